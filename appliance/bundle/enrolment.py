@@ -1,0 +1,104 @@
+"""Who an appliance is: its keys, and the request that introduces it to the vendor (bundle-format section 8)."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from appliance import canonical
+from appliance.bundle import signature
+from appliance.errors import MalformedBundle
+from appliance.fields import Fields
+
+PAYLOAD_TYPE = "application/vnd.appliance.enrolment.v1+json"
+SEED_BYTES = 32
+_MLKEM_PUBLIC_BYTES, _MLKEM_SEED_BYTES = 1184, 64
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """The public half of an appliance's HPKE key: ML-KEM-768 (1,184 bytes) || X25519 (32 bytes)."""
+
+    public_bytes: bytes
+
+    @cached_property
+    def public(self) -> MLKEM768X25519PublicKey:
+        return MLKEM768X25519PublicKey(
+            MLKEM768PublicKey.from_public_bytes(self.public_bytes[:_MLKEM_PUBLIC_BYTES]),
+            X25519PublicKey.from_public_bytes(self.public_bytes[_MLKEM_PUBLIC_BYTES:]),
+        )
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.public_bytes).hexdigest()
+
+
+class RecipientKey:
+    """The private half, derived from the appliance's seed."""
+
+    def __init__(self, seed: bytes) -> None:
+        expanded = hashlib.shake_256(_derive(seed, b"hpke")).digest(_MLKEM_SEED_BYTES + 32)
+        mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:_MLKEM_SEED_BYTES])
+        x25519 = X25519PrivateKey.from_private_bytes(expanded[_MLKEM_SEED_BYTES:])
+        self.private = MLKEM768X25519PrivateKey(mlkem, x25519)
+        self.recipient = Recipient(mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw())
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    site: str
+    recipient: Recipient
+    fingerprint: str
+
+
+def request(seed: bytes, site: str, created: str) -> bytes:
+    """The bytes of an enrolment request, signed by the appliance."""
+    signer = Ed25519PrivateKey.from_private_bytes(_derive(seed, b"enrolment"))
+    payload = {
+        "site": site,
+        "hpke_public_key": signature.encode_base64(RecipientKey(seed).recipient.public_bytes),
+        "signing_public_key": signature.encode_base64(signer.public_key().public_bytes_raw()),
+        "created": created,
+    }
+    return signature.sign(PAYLOAD_TYPE, canonical.encode(payload), [signer])
+
+
+def read(data: bytes) -> Enrolment:
+    """The enrolment, checked against the key it carries. Only its fingerprint, compared by people, makes it trustworthy.
+
+    Raises:
+        MalformedBundle, UntrustedSignature
+    """
+    payload, _ = signature.parse(data, PAYLOAD_TYPE)
+    try:
+        fields = Fields(canonical.decode(payload))
+        site = fields.text("site")
+        fields.text("created")
+        hpke_key = signature.decode_base64(fields.text("hpke_public_key", pattern=r"[A-Za-z0-9+/]{1,4000}=*"))
+        signing_key = signature.decode_base64(fields.text("signing_public_key"))
+        fields.close()
+        if fields.problems or len(hpke_key) != _MLKEM_PUBLIC_BYTES + 32:
+            raise ValueError("not an enrolment")
+        recipient = Recipient(hpke_key)
+        recipient.public  # noqa: B018  a key that cannot be used is refused here
+        key = Ed25519PublicKey.from_public_bytes(signing_key)
+    except ValueError as error:
+        raise MalformedBundle("The enrolment request is not valid.") from error
+    signature.verify(data, PAYLOAD_TYPE, signature.key_ring([key]))
+    return Enrolment(site, recipient, fingerprint(payload))
+
+
+def fingerprint(payload: bytes) -> str:
+    """Five groups of four hex digits, to be read out over the telephone."""
+    digits = hashlib.sha256(payload).hexdigest()[:20]
+    return " ".join(digits[i : i + 4] for i in range(0, 20, 4))
+
+
+def _derive(seed: bytes, label: bytes) -> bytes:
+    return HKDFExpand(algorithm=SHA256(), length=32, info=label).derive(seed)
