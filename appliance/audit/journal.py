@@ -1,0 +1,267 @@
+"""The one writer of the log (audit-format sections 4 and 5): group commit, fail closed, go on after a restart.
+
+Calls hand in an entry and wait. A thread takes all that waits, writes it with one checkpoint, makes it durable with one
+``fdatasync``, and only then lets the answers go. Nothing is written in any other way.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Protocol
+
+from appliance.audit import record, segment
+from appliance.audit.checkpoint import NOTE_BYTES_MAX, Checkpoint, LogKey
+from appliance.audit.record import Entry, Origin, Receipt
+from appliance.audit.recovery import resume
+from appliance.audit.segment import segment_paths
+from appliance.audit.tree import Tree, leaf_hash
+from appliance.errors import AuditLogError, AuditUnavailable
+
+SEGMENT_BYTES = 16 << 20
+GROUP_RECORDS_MAX = 256
+WAITING_RECORDS_MAX = 100_000
+
+log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Who wants to know what is recorded, and how the log fares: the metrics."""
+
+    def recorded(self, entry: Entry, seconds: float) -> None:
+        """A call or an act has ended, after so many seconds; called in the event loop."""
+
+    def committed(self, records: int, seconds: float) -> None:
+        """A group of records was made durable; called in the writer's thread."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    entry: Entry
+    future: "asyncio.Future[Receipt]"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What recovery found after the last checkpoint: whole records kept, bytes of a torn write cut off."""
+
+    kept_records: int
+    cut_bytes: int
+
+
+class Journal:
+    """An open log. Use from one event loop; ``close`` before the process ends.
+
+    ``on_failure`` is called in the writer's thread when the log takes no more records.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        key: LogKey,
+        origin: Origin,
+        *,
+        watcher: Watcher | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        sync: Callable[[int], None] = os.fdatasync,
+    ) -> None:
+        """Opens the log, recovering what a crash left.
+
+        Raises:
+            AuditLogError: it is in use, not ours, damaged, or cannot be written.
+        """
+        self._key, self._key_id, self._origin = key, key.verifier.id, origin
+        self._directory, self._segment_bytes = directory, segment_bytes
+        self._watcher, self._sync = watcher, sync
+        self.on_failure: Callable[[], None] = lambda: None
+        self._tree, self._fd, self._end, self._head_end = Tree(), -1, 0, 0
+        self._wake = threading.Condition()
+        self._waiting: list[_Waiting] = []
+        self._open, self._failed = True, False
+        try:
+            self._lock = _lock(directory)
+            try:
+                self.recovered = self._recover()
+            except BaseException:
+                os.close(self._lock)
+                raise
+        except OSError as error:
+            raise AuditLogError("The audit log's directory cannot be read or written.") from error
+        self._thread = threading.Thread(target=self._write_for_ever, name="audit-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def size(self) -> int:
+        return self._tree.size
+
+    @property
+    def writable(self) -> bool:
+        return self._open and not self._failed
+
+    @asynccontextmanager
+    async def entry(self, event: str, method: str | None = None, request_id: str | None = None) -> AsyncIterator[Entry]:
+        """A call or an act, on record whatever becomes of it: leaving this block waits until the record is durable.
+
+        Raises:
+            AuditUnavailable: the record could not be written; it takes the place of any answer or error.
+        """
+        entry, started = Entry(event, method=method, request_id=request_id), perf_counter()
+        try:
+            yield entry
+            entry.outcome = "answered" if event == "call" else "done"
+        except BaseException as error:
+            entry.blame(error)
+            raise
+        finally:
+            # Shielded: a caller who cancels twice still leaves a record.
+            try:
+                entry.receipt = await asyncio.shield(self.append(entry))
+            except AuditUnavailable as error:
+                entry.blame(error)
+                raise
+            finally:
+                if self._watcher:
+                    self._watcher.recorded(entry, perf_counter() - started)
+
+    def append(self, entry: Entry) -> "asyncio.Future[Receipt]":
+        """Hands an entry to the writer. The future ends when the record is durable and signed."""
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        with self._wake:
+            if self.writable and len(self._waiting) < WAITING_RECORDS_MAX:
+                self._waiting.append(_Waiting(entry, future))
+                self._wake.notify()
+            else:
+                future.set_exception(_unavailable())
+        return future
+
+    def close(self) -> None:
+        """Writes what waits, and lets the log go."""
+        with self._wake:
+            self._open = False
+            self._wake.notify()
+        self._thread.join()
+        for fd in (self._fd, self._lock):
+            with suppress(OSError):
+                os.close(fd)
+
+    # --- the writer's thread ---------------------------------------------------------------------------------------
+
+    def _write_for_ever(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._waiting or not self._open)
+                group, self._waiting = self._waiting[:GROUP_RECORDS_MAX], self._waiting[GROUP_RECORDS_MAX:]
+            if not group:
+                return
+            try:
+                started = perf_counter()
+                receipts = self._commit(group)
+                if self._watcher:
+                    self._watcher.committed(len(group), perf_counter() - started)
+                _deliver(group, receipts)
+            except Exception:  # whatever went wrong, the log on disk is no longer known: nothing more may be written
+                log.exception("the audit log failed; it takes no more records")
+                with self._wake:
+                    self._failed = True
+                    group, self._waiting = group + self._waiting, []
+                _deliver(group, None)
+                self.on_failure()
+                return
+
+    def _commit(self, group: list[_Waiting]) -> list[Receipt]:
+        """One write, one sync. The order is the promise: nobody is answered before the last line."""
+        records = [record.encode(w.entry, self._tree.size + i, self._origin) for i, w in enumerate(group)]
+        block = b"".join(segment.frame(segment.RECORD, data) for data in records)
+        if self._end + len(block) + NOTE_BYTES_MAX > self._segment_bytes and self._end > self._head_end:
+            self._start_segment()
+        receipts = []
+        for data in records:
+            receipts.append(Receipt(self._tree.size, leaf_hash(data)))
+            self._tree.append(receipts[-1].leaf_hash)
+        self._write(block + self._checkpoint_frame())
+        self._sync(self._fd)
+        return receipts
+
+    def _checkpoint_frame(self) -> bytes:
+        note = self._key.sign(Checkpoint(self._tree.size, self._tree.root()), self._key_id)
+        return segment.frame(segment.CHECKPOINT, note)
+
+    def _start_segment(self) -> None:
+        """A new file, preallocated so that a full disk shows here and not in the middle of a group."""
+        path = self._directory / f"{self._tree.size:020d}.log"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._end = fd, 0
+        os.posix_fallocate(fd, 0, self._segment_bytes)
+        self._write(self._checkpoint_frame() + segment.frame(segment.TREE, b"".join(self._tree.frontier)))
+        self._head_end = self._end
+        os.fsync(fd)
+        _sync_directory(self._directory)
+
+    def _write(self, block: bytes) -> None:
+        if os.pwrite(self._fd, block, self._end) != len(block):
+            raise OSError("short write")  # never continued: what is on the disk is recovery's to find out
+        self._end += len(block)
+
+    def _recover(self) -> Recovered | None:
+        """Opens the last segment and cuts off what a crash left; makes the first one for a new log."""
+        for path in reversed(segment_paths(self._directory)):
+            found = resume(path.read_bytes(), self._key.verifier)
+            if found is None:  # a crash while this segment was made; the one before it is whole
+                path.unlink()
+                continue
+            self._tree, self._end, self._head_end = found.tree, found.end, found.head_end
+            self._fd = os.open(path, os.O_RDWR)
+            os.ftruncate(self._fd, self._end)
+            os.posix_fallocate(self._fd, 0, max(self._segment_bytes, self._end))
+            if found.kept_records:
+                self._write(self._checkpoint_frame())
+            os.fsync(self._fd)
+            return Recovered(found.kept_records, found.cut_bytes) if found.kept_records or found.cut_bytes else None
+        self._start_segment()
+        return None
+
+
+def _lock(directory: Path) -> int:
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AuditLogError("The audit log is in use: an appliance is running at this site.") from None
+    return fd
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _unavailable() -> AuditUnavailable:
+    return AuditUnavailable("No audit record can be written, so there is no answer.")
+
+
+def _deliver(group: list[_Waiting], receipts: list[Receipt] | None) -> None:
+    """Wakes the callers of a group, in their event loop, at once."""
+
+    def deliver() -> None:
+        for i, waiting in enumerate(group):
+            if waiting.future.cancelled():
+                continue
+            if receipts is None:
+                waiting.future.set_exception(_unavailable())
+            else:
+                waiting.future.set_result(receipts[i])
+
+    with suppress(RuntimeError):  # the loop is gone: so are those who waited
+        group[0].future.get_loop().call_soon_threadsafe(deliver)

@@ -1,0 +1,78 @@
+"""What the last segment of a log really holds (audit-format section 5): a function of its bytes.
+
+A torn write and tampering are told apart by what stands behind them. Nothing after the last checkpoint was ever
+acknowledged, so a broken frame there is a crash; a broken frame with a valid checkpoint behind it is damage.
+"""
+
+from dataclasses import dataclass
+
+from appliance.audit import segment
+from appliance.audit.checkpoint import Checkpoint, VerifierKey
+from appliance.audit.tree import HASH_BYTES, Tree, leaf_hash
+from appliance.errors import AuditLogError
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where to go on: the tree, the end of the last whole frame, the end of the segment's head; and what a crash left."""
+
+    tree: Tree
+    end: int
+    head_end: int
+    kept_records: int
+    cut_bytes: int
+
+
+def resume(data: bytes, verifier: VerifierKey) -> Resumed | None:
+    """Reads a segment. None where a crash came before its head was whole, so that it never held anything acknowledged.
+
+    Raises:
+        AuditLogError: the segment is damaged.
+    """
+    tree: Tree | None = None
+    signed: Checkpoint | None = None
+    end = head_end = kept = 0
+    for frame in segment.frames(data):
+        match frame.kind:
+            case segment.CHECKPOINT:
+                signed, kept = verifier.open(frame.payload), 0
+                if tree is not None:
+                    require_signed(tree, signed)
+            case segment.TREE if tree is None and signed is not None:
+                tree, head_end = read_tree(signed, frame.payload), frame.end
+            case segment.RECORD if tree is not None:
+                tree.append(leaf_hash(frame.payload))
+                kept += 1
+            case _:
+                raise AuditLogError("The audit log is damaged: its frames are out of order.")
+        end = frame.end
+    if any(_opens(verifier, frame) for frame in segment.checkpoints_after(data, end, verifier.name)):
+        raise AuditLogError("The audit log is damaged: a record before a signed checkpoint is broken.")
+    if tree is None:
+        return None
+    return Resumed(tree, end, head_end, kept, len(data[end:].rstrip(b"\x00")))
+
+
+def read_tree(signed: Checkpoint, payload: bytes) -> Tree:
+    """The tree of a segment's first two frames. Raises AuditLogError where they contradict each other."""
+    hashes = tuple(payload[i : i + HASH_BYTES] for i in range(0, len(payload), HASH_BYTES))
+    try:
+        tree = Tree(signed.size, hashes)
+    except ValueError:
+        raise AuditLogError("The audit log is damaged: a tree frame is not valid.") from None
+    require_signed(tree, signed)
+    return tree
+
+
+def require_signed(tree: Tree, signed: Checkpoint) -> None:
+    """Raises AuditLogError unless the checkpoint is of exactly this tree."""
+    if (signed.size, signed.root) != (tree.size, tree.root()):
+        raise AuditLogError("The audit log is damaged: its records are not what was signed.")
+
+
+def _opens(verifier: VerifierKey, frame: segment.Frame) -> bool:
+    try:
+        verifier.open(frame.payload)
+    except AuditLogError:
+        return False
+    return True

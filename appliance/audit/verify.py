@@ -1,0 +1,106 @@
+"""The auditor's reader: everything that section 6 of the audit format asks, from a directory and a public key."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance import canonical
+from appliance.audit import segment
+from appliance.audit.checkpoint import Checkpoint, VerifierKey
+from appliance.audit.recovery import read_tree, require_signed
+from appliance.audit.segment import segment_paths
+from appliance.audit.tree import Tree, leaf_hash
+from appliance.errors import AuditLogError
+
+KEY_FILE = "log.vkey"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was checked. ``unsigned_records`` stand behind the last checkpoint: in flight, or left by a crash."""
+
+    size: int
+    root: bytes
+    checkpoints: int
+    segments: int
+    unsigned_records: int
+
+
+def verify(
+    directory: Path,
+    key: VerifierKey,
+    expected: tuple[int, str | None] | None = None,
+    segment_done: Callable[[], None] = lambda: None,
+) -> Verified:
+    """Checks a whole log. ``expected`` is a size, and perhaps a root in hex, that were noted earlier and elsewhere.
+
+    Raises:
+        AuditLogError: the first thing that is wrong, and the index of the record where it was found.
+    """
+    check = _Check(key, expected)
+    try:
+        paths = segment_paths(directory)
+        for path in paths:
+            check.segment(path.read_bytes(), int(path.stem), path == paths[-1])
+            segment_done()
+    except OSError as error:
+        raise AuditLogError("The audit log cannot be read.") from error
+    return check.result(len(paths))
+
+
+class _Check:
+    def __init__(self, key: VerifierKey, expected: tuple[int, str | None] | None) -> None:
+        self.key, self.tree = key, Tree()
+        self.expected, self.met = expected, expected is None or expected[0] == 0
+        self.signed: Checkpoint | None = None
+        self.checkpoints = self.unsigned = 0
+
+    def segment(self, data: bytes, first_index: int, last: bool) -> None:
+        kinds, end = b"", 0
+        for frame in segment.frames(data):
+            match frame.kind:
+                case segment.CHECKPOINT:
+                    self._checkpoint(frame.payload)
+                case segment.TREE if kinds == segment.CHECKPOINT and self.signed is not None:
+                    read_tree(self.signed, frame.payload)
+                case segment.RECORD if len(kinds) >= 2:
+                    self._record(frame.payload)
+                case _:
+                    raise self._damaged("its frames are out of order")
+            if not kinds and self.tree.size != first_index:
+                raise self._damaged("a segment is missing or in another's place")
+            kinds, end = kinds[:2] + frame.kind, frame.end
+        if len(kinds) < 2 and not last:
+            raise self._damaged("a segment has no beginning")
+        if not last and (kinds[-1:] != segment.CHECKPOINT or not segment.is_blank(data, end)):
+            raise self._damaged("a segment does not end in a checkpoint")
+        for _ in segment.checkpoints_after(data, end, self.key.name):
+            raise self._damaged("a record before a signed checkpoint is broken")
+
+    def _checkpoint(self, note: bytes) -> None:
+        signed = self.key.open(note)
+        require_signed(self.tree, signed)
+        self.signed, self.unsigned = signed, 0
+        self.checkpoints += 1
+
+    def _record(self, data: bytes) -> None:
+        try:
+            record = canonical.decode(data)
+            if record["v"] != 1 or record["index"] != self.tree.size:
+                raise ValueError("out of sequence")
+        except (ValueError, KeyError, TypeError):
+            raise self._damaged("a record is not canonical, or out of sequence") from None
+        self.tree.append(leaf_hash(data))
+        self.unsigned += 1
+        if self.expected is not None and self.tree.size == self.expected[0]:
+            self.met = self.expected[1] in (None, self.tree.root().hex())
+
+    def result(self, segments: int) -> Verified:
+        if self.signed is None:
+            raise AuditLogError("There is no audit log in this directory.")
+        if not self.met:
+            raise AuditLogError("The audit log does not continue the one whose size and root were noted earlier.")
+        return Verified(self.signed.size, self.signed.root, self.checkpoints, segments, self.unsigned)
+
+    def _damaged(self, what: str) -> AuditLogError:
+        return AuditLogError(f"The audit log is damaged at record {self.tree.size}: {what}.")
