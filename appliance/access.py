@@ -1,0 +1,66 @@
+"""Who is asking, and what they may do. Deny by default: whoever no rule names may do nothing."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from appliance.config import LOCAL_CALLER, Rule
+from appliance.errors import PermissionDenied, Unauthenticated
+
+
+class Action(Enum):
+    """What a call does, and the roles that allow it."""
+
+    PREDICT = frozenset({"predict"})
+    OBSERVE = frozenset({"predict", "observe", "administer"})
+    ADMINISTER = frozenset({"administer"})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection: the names of its verified certificate (``DNS:ward-7``) and its public key's SHA-256."""
+
+    names: tuple[str, ...]
+    spki: str
+
+
+LOCAL_PEER = Peer((LOCAL_CALLER,), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody we know by name, with what they may do; perhaps nothing."""
+
+    name: str
+    spki: str
+    roles: frozenset[str]
+    models: frozenset[str]
+
+    def authorise(self, action: Action) -> None:
+        """Raises PermissionDenied unless a role allows the action."""
+        if not self.roles & action.value:
+            raise PermissionDenied("Your certificate's identity has no role for this call.")
+
+    def authorise_model(self, model: str) -> None:
+        """Raises PermissionDenied unless the caller's roles are good for this model."""
+        if not self.models & {model, "*"}:
+            raise PermissionDenied("Your certificate's identity has no role for this model.")
+
+
+class Access:
+    """The rules of the configuration."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self._rules = {rule.caller: rule for rule in rules}
+
+    def identify(self, peer: Peer) -> Caller:
+        """The caller: the first of the certificate's names that a rule knows, else its first name, with no roles.
+
+        Raises:
+            Unauthenticated: the certificate has no name we can use.
+        """
+        if not peer.names:
+            raise Unauthenticated("Your certificate has no subject alternative name to know you by.")
+        for name in peer.names:
+            if (rule := self._rules.get(name)) is not None:
+                return Caller(name, peer.spki, rule.roles, rule.models)
+        return Caller(peer.names[0], peer.spki, frozenset(), frozenset())

@@ -1,0 +1,81 @@
+"""The site's own secrets, and who keeps them.
+
+One key, one purpose. A ``KeyProvider`` keeps them; the first is a folder of files sealed under a passphrase.
+
+- ``appliance seed``   what grants are sealed for; signs the enrolment request
+- ``audit key``        signs the checkpoints of the audit log
+- ``pseudonym key``    hides what images were scored from everyone but this hospital
+"""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from appliance.bundle import secret
+from appliance.errors import ConfigError, KeyUnavailable
+
+APPLIANCE_SEED = "appliance seed"
+AUDIT_KEY = "audit key"
+PSEUDONYM_KEY = "pseudonym key"
+PASSPHRASE_BYTES_MIN = 12
+
+
+class KeyProvider(Protocol):
+    """Where secrets are kept."""
+
+    def get(self, purpose: str) -> bytes:
+        """The 32-byte secret of a purpose. Raises KeyUnavailable."""
+
+    def create(self, purpose: str) -> bytes:
+        """Draws and keeps a new 32-byte secret. Raises KeyUnavailable where one is there already."""
+
+
+class SealedFiles:
+    """Secrets in ``DIRECTORY/<purpose>.key``, mode 0600, sealed under a passphrase (bundle-format section 9)."""
+
+    def __init__(self, directory: Path, passphrase: bytes) -> None:
+        self._directory, self._passphrase = directory, passphrase
+
+    def get(self, purpose: str) -> bytes:
+        try:
+            sealed = self._path(purpose).read_bytes()
+        except OSError:
+            raise KeyUnavailable(f"The {purpose} is not in the site's keys folder.") from None
+        return secret.unseal(sealed, self._passphrase, purpose)
+
+    def create(self, purpose: str) -> bytes:
+        drawn = os.urandom(32)
+        try:
+            write_private(self._path(purpose), secret.seal(drawn, self._passphrase, purpose))
+        except OSError:
+            raise KeyUnavailable(f"The {purpose} exists already, or its folder cannot be written.") from None
+        return drawn
+
+    def _path(self, purpose: str) -> Path:
+        return self._directory / f"{purpose.replace(' ', '-')}.key"
+
+
+def read_passphrase(path: Path) -> bytes:
+    """The passphrase of a file: its first line.
+
+    Raises:
+        ConfigError: it cannot be read, is too short, or others than its owner can read it.
+    """
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError("the passphrase file can be read by others than its owner; chmod 600 it")
+        passphrase = path.read_bytes().partition(b"\n")[0]
+    except OSError:
+        raise ConfigError("the passphrase file cannot be read") from None
+    if len(passphrase) < PASSPHRASE_BYTES_MIN:
+        raise ConfigError(f"the passphrase is shorter than {PASSPHRASE_BYTES_MIN} bytes")
+    return passphrase
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """A new file that only its owner can read. Raises FileExistsError rather than overwrite."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,112 @@
+"""Life of a model.
+
+::
+
+    chest-3.bundle ═▶ parse ─▶ verify ─▶ admit ─▶ hash ─▶ decrypt in memory ─▶ inspect the graph
+                  ─▶ session (provider asked == provider got) ─▶ warm ─▶ replay the golden cases here ─▶ LoadedModel
+
+Nothing decrypted is written anywhere, and the weights' buffer is zeroed once the session has its own copy. Whoever holds a
+``LoadedModel`` holds one that has reproduced its vendor's answers on this machine.
+"""
+
+import gc
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter
+
+from appliance.bundle import opening
+from appliance.bundle.enrolment import RecipientKey
+from appliance.bundle.grant import Terms
+from appliance.bundle.manifest import Manifest
+from appliance.bundle.opening import Opened, TrustedKeys
+from appliance.engine import graph
+from appliance.engine.session import Session, open_session
+from appliance.errors import InvalidInput
+from appliance.model import inputs
+from appliance.model.confidence import Reference
+from appliance.model.decision import E6, Judge
+from appliance.model.golden import GoldenCases
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model that may serve. ``golden_margin`` is the largest |Δlogit| of its golden cases here; times are seconds."""
+
+    manifest: Manifest
+    digest: str
+    terms: Terms
+    session: Session
+    judge: Judge
+    golden_margin: float
+    load_s: float
+
+    @property
+    def name(self) -> str:
+        return self.manifest.model.id
+
+    @property
+    def version(self) -> int:
+        return self.manifest.model.version
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs a caller may ask for, in order."""
+        names = ("probabilities", "logits", "label", "decision")
+        return names if self.judge.rule.unknown is None else (*names, "distance")
+
+    def require(self, input_name: str, outputs: frozenset[str]) -> None:
+        """Raises InvalidInput where a caller names an input or an output that the model does not have."""
+        if input_name not in ("", self.manifest.input.name):
+            raise InvalidInput(f"This model's input is named {self.manifest.input.name}.")
+        if not outputs <= set(self.outputs):
+            raise InvalidInput(f"This model's outputs are {', '.join(self.outputs)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What the site gives a session: providers in order of preference, and threads."""
+
+    providers: tuple[str, ...]
+    threads: int
+
+
+def load(
+    bundle: bytes, grant: bytes, key: RecipientKey, trusted: TrustedKeys, hardware: Hardware, now: datetime
+) -> LoadedModel:
+    """Opens a bundle and makes it ready to serve. Blocks; takes seconds for a large model.
+
+    Raises:
+        BundleError: which one says at which step of the order of trust it was refused.
+        ConfigError: this machine lacks the provider it needs.
+    """
+    started = perf_counter()
+    opened = opening.parse(bundle).verify(trusted).admit(grant, key, trusted, now).decrypt()
+    manifest = opened.manifest
+    weights = opened.parts["weights"]
+    try:
+        graph.inspect(opened.parts["graph"], manifest, len(weights))
+        session = open_session(manifest, opened.parts["graph"], weights, hardware.providers, hardware.threads)
+    finally:
+        weights[:] = bytes(len(weights))
+    session.warm()
+    margin = _replay(opened, session)
+    gc.collect()
+    gc.freeze()  # what a model is made of lives as long as the process: the collector need not walk it at every request
+    return LoadedModel(manifest, opened.digest, opened.terms, session, _judge(opened), margin, perf_counter() - started)
+
+
+def _replay(opened: Opened, session: Session) -> float:
+    """Runs the golden cases through the whole path of a request. Raises FailedGoldenCase."""
+    manifest = opened.manifest
+    cases = GoldenCases.decode(opened.parts["selftest"], manifest.golden.cases, len(manifest.labels))
+    margin = 0.0
+    for i, image in enumerate(cases.images):
+        outputs = session.run(inputs.decode(manifest.input, [image]))
+        margin = max(margin, cases.check(i, outputs.logits[0], manifest.golden.logit_tolerance_e6 / E6))
+    return margin
+
+
+def _judge(opened: Opened) -> Judge:
+    reference = opened.parts.get("reference")
+    classes = len(opened.manifest.labels)
+    return Judge(opened.manifest.decision, None if reference is None else Reference.decode(reference, classes))

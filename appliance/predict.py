@@ -1,0 +1,206 @@
+"""Life of a request.
+
+::
+
+    servicer ─▶ predict()
+      identify ─▶ authorise ─▶ read ─▶ find the model ─▶ decode ─▶ batcher (queue ─▶ session) ─▶ judge
+      └──────────────── inside journal.entry(): durable before the answer leaves ────────────────┘ ─▶ wire
+
+``journal.entry`` is where the audit cannot be forgotten: whatever happens inside that block leaves one record, and if the
+record cannot be written there is no answer.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TypeVar
+
+from appliance.access import Access, Action, Caller, Peer
+from appliance.audit.journal import Journal
+from appliance.audit.record import Entry, Receipt, pseudonyms
+from appliance.engine.batcher import Batcher
+from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady, UnknownModel
+from appliance.load import LoadedModel
+from appliance.model import inputs
+from appliance.model.decision import E6, Judgement
+from appliance.model.inputs import Images
+
+T = TypeVar("T")
+_MODEL_ID = re.compile(r"[a-z0-9-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, before anything of it is believed. ``deadline`` is a time of the event loop's clock."""
+
+    method: str
+    peer: Peer
+    request_id: str
+    client_reference: str
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Whole PNG or JPEG files."""
+
+    images: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Pixels, uint8, as the shape says: ``[rows, height, width, channels]``."""
+
+    data: bytes | memoryview
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of which model. Version 0 is the active one; an empty ``input`` or ``outputs`` means the model's own."""
+
+    model: str
+    version: int
+    rows: Encoded | Raw
+    input: str = ""
+    outputs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prediction:
+    """The answer, and where it stands in the log. Times are seconds."""
+
+    model: LoadedModel
+    judgement: Judgement
+    decode_s: float
+    queue_s: float
+    run_s: float
+    receipt: Receipt
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Serving:
+    """A loaded model, and the batcher in front of it."""
+
+    model: LoadedModel
+    batcher: Batcher
+
+
+@dataclass(eq=False)
+class Desk:
+    """What a call needs. ``serving`` holds the active models by name; until ``open``, every call is told to come back."""
+
+    access: Access
+    journal: Journal
+    decoders: Executor
+    pseudonym_key: bytes
+    serving: dict[str, Serving] = field(default_factory=dict)
+    open: bool = False
+
+    def find(self, name: str, version: int = 0) -> Serving:
+        """Raises UnknownModel where no such version of the model serves."""
+        found = self.serving.get(name)
+        if found is None or version not in (0, found.model.version):
+            raise UnknownModel("No such model or version serves here.")
+        return found
+
+
+async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Prediction:
+    """Answers one call, on record. ``ask`` reads the request off the wire: a request that cannot be read is on record too.
+
+    Raises:
+        RequestError: which one says why there is no answer.
+    """
+    async with _on_record(desk, call) as entry:
+        caller = _admit(desk, call, entry, Action.PREDICT)
+        request = ask()
+        if _MODEL_ID.fullmatch(request.model):  # anything else is free text, which has no place in the record
+            entry.model = {"id": request.model, "version": request.version}
+        caller.authorise_model(request.model)
+        serving = desk.find(request.model, request.version)
+        model = serving.model
+        entry.model = {"id": model.name, "version": model.version, "digest": model.digest}
+        model.require(request.input, request.outputs)
+        images, decode_s = await _decode(desk, entry, model, request.rows)
+        ran = await serving.batcher.submit(images, call.deadline)
+        judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
+        entry.output = {
+            "top": judgement.top.tolist(),
+            "confidence_e6": (judgement.confidence * E6).round().astype(int).tolist(),
+            "decisions": "".join(decision.letter for decision in judgement.decisions),
+        }
+        entry.run = {
+            "provider": model.session.provider,
+            "decode_us": _microseconds(decode_s),
+            "queue_us": _microseconds(ran.queue_s),
+            "run_us": _microseconds(ran.run_s),
+        }
+    return Prediction(model, judgement, decode_s, ran.queue_s, ran.run_s, _receipt(entry))
+
+
+async def inquire(desk: Desk, call: Call, action: Action, answer: Callable[[], T], model: str | None = None) -> T:
+    """Answers a call that runs no model, on record. Raises RequestError."""
+    async with _on_record(desk, call) as entry:
+        caller = _admit(desk, call, entry, action)
+        if model is not None:
+            if model in desk.serving:
+                entry.model = {"id": model}
+            caller.authorise_model(model)
+        return answer()
+
+
+@asynccontextmanager
+async def _on_record(desk: Desk, call: Call) -> AsyncIterator[Entry]:
+    async with desk.journal.entry("call", call.method, call.request_id) as entry:
+        entry.refer(call.client_reference)
+        try:
+            yield entry
+        except asyncio.CancelledError:
+            # The transport cancels a call whose deadline has passed; the record tells the two apart.
+            if call.deadline is not None and asyncio.get_running_loop().time() >= call.deadline:
+                raise DeadlinePassed("The deadline passed before there was an answer.") from None
+            raise
+
+
+def _admit(desk: Desk, call: Call, entry: Entry, action: Action) -> Caller:
+    caller = desk.access.identify(call.peer)
+    entry.caller = {"name": caller.name, "spki": caller.spki, "roles": sorted(caller.roles)}
+    caller.authorise(action)
+    if not desk.open:
+        raise NotReady("The appliance is starting or stopping.")
+    return caller
+
+
+async def _decode(desk: Desk, entry: Entry, model: LoadedModel, rows: Encoded | Raw) -> tuple[Images, float]:
+    """The graph's input, and the seconds it took. What the caller sent is on record before it is looked at."""
+    count = len(rows.images) if isinstance(rows, Encoded) else (rows.shape[0] if rows.shape else 0)
+    rows_max = model.manifest.runtime.rows_max
+    if not 1 <= count <= rows_max:
+        raise InvalidInput(f"A request to this model has 1 to {rows_max} rows.")
+    started = perf_counter()
+    if isinstance(rows, Raw):
+        images = inputs.view(model.manifest.input, rows.data, rows.shape)
+        received: Sequence[bytes | memoryview] = [memoryview(row).cast("B") for row in images]
+        form = "raw"
+    else:
+        form, received = "encoded", rows.images
+    names = pseudonyms(desk.pseudonym_key, received)
+    entry.input = {"form": form, "rows": count, "bytes": sum(map(len, received)), "pseudonyms": names}
+    if isinstance(rows, Encoded):
+        loop = asyncio.get_running_loop()
+        images = await loop.run_in_executor(desk.decoders, inputs.decode, model.manifest.input, rows.images)
+    return images, perf_counter() - started
+
+
+def _receipt(entry: Entry) -> Receipt:
+    if entry.receipt is None:
+        raise AuditUnavailable("No audit record can be written, so there is no answer.")
+    return entry.receipt
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1_000_000)

@@ -1,0 +1,34 @@
+"""``grpc.health.v1``: NOT_SERVING before the port opens, per model, with ``Watch``; and the same for plain HTTP."""
+
+from collections.abc import Iterable
+
+from grpc_health.v1 import health, health_pb2
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+SERVICES = ("", "inference.GRPCInferenceService", "appliance.v1.Classification", "appliance.v1.Administration")
+
+
+class Health:
+    """The state that load balancers ask for. ``servicer`` answers them over gRPC, ``ready`` over HTTP."""
+
+    def __init__(self) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self.ready = False
+        self._known = set(SERVICES)
+
+    async def close(self) -> None:
+        """Nothing serves: before the port opens, while draining, and when the audit log has failed."""
+        self.ready = False
+        await self._set(_NOT_SERVING)
+
+    async def open(self, models: Iterable[str]) -> None:
+        """Everything serves, and these models with it."""
+        self._known.update(models)
+        await self._set(_SERVING)
+        self.ready = True
+
+    async def _set(self, status: int) -> None:
+        for service in self._known:
+            await self.servicer.set(service, status)

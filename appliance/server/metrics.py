@@ -1,0 +1,128 @@
+"""Prometheus metrics, on a port of their own with ``/livez`` and ``/readyz``.
+
+Calls are counted from their audit entries, so every call is counted exactly once, under the outcome that is on record. The
+labels are a closed set: models, methods, outcomes, decisions. Never a caller's own words.
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+from appliance.audit.record import Entry
+from appliance.engine.batcher import Batcher
+from appliance.load import LoadedModel
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_DECISIONS = {"A": "accept", "B": "abstain", "O": "out_of_distribution"}
+
+
+class Metrics:
+    """Everything we count. Implements the journal's ``Watcher``."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        seconds = partial(Histogram, registry=r, buckets=_SECONDS)
+        self._calls = Counter("appliance_calls", "Calls by outcome", ["method", "outcome", "error"], registry=r)
+        self._call_s = seconds("appliance_call_seconds", "Call, record included", ["method"])
+        self._stage_s = seconds("appliance_stage_seconds", "Stages of a prediction", ["model", "stage"])
+        self._rows = Counter("appliance_rows", "Rows answered, by decision", ["model", "decision"], registry=r)
+        tenths = [i / 10 for i in range(1, 11)]
+        self._confidence = Histogram(
+            "appliance_confidence", "Probability of the top class", ["model"], buckets=tenths, registry=r
+        )
+        self._commit_s = seconds("appliance_audit_commit_seconds", "Write and sync of one group")
+        self._records = Counter("appliance_audit_records", "Records made durable", registry=r)
+        self._writable = Gauge("appliance_audit_writable", "1 while records can be written", registry=r)
+        self._queue_rows = Gauge("appliance_queue_rows", "Rows waiting", ["model"], registry=r)
+        self._queue_bytes = Gauge("appliance_queue_bytes", "Bytes waiting", ["model"], registry=r)
+        self._model = Gauge(
+            "appliance_model_info", "1 for a model that serves", ["model", "version", "digest", "provider"], registry=r
+        )
+        self._load_s = Gauge("appliance_model_load_seconds", "Bundle to ready", ["model"], registry=r)
+        self._margin = Gauge("appliance_golden_margin", "Largest golden |delta logit| here", ["model"], registry=r)
+        self._grant_s = Gauge("appliance_grant_seconds_remaining", "Until the grant's last day", ["model"], registry=r)
+
+    def recorded(self, entry: Entry, seconds: float) -> None:
+        if entry.event != "call":
+            return
+        method = (entry.method or "").rpartition("/")[2]
+        self._calls.labels(method, entry.outcome, entry.error or "").inc()
+        self._call_s.labels(method).observe(seconds)
+        if entry.model is None or entry.output is None or entry.run is None:
+            return
+        model = entry.model["id"]
+        for stage in ("decode", "queue", "run"):
+            self._stage_s.labels(model, stage).observe(entry.run[f"{stage}_us"] / 1e6)
+        for letter, decision in _DECISIONS.items():
+            self._rows.labels(model, decision).inc(entry.output["decisions"].count(letter))
+        for confidence in entry.output["confidence_e6"]:
+            self._confidence.labels(model).observe(confidence / 1e6)
+
+    def committed(self, records: int, seconds: float) -> None:
+        self._records.inc(records)
+        self._commit_s.observe(seconds)
+
+    def log_writable(self, writable: Callable[[], bool]) -> None:
+        self._writable.set_function(lambda: float(writable()))
+
+    def model_serves(self, model: LoadedModel, batcher: Batcher, now: Callable[[], datetime]) -> None:
+        """Adds a model's own figures; the gauges ask when they are scraped."""
+        name = model.name
+        self._model.labels(name, str(model.version), model.digest, model.session.provider).set(1)
+        self._load_s.labels(name).set(model.load_s)
+        self._margin.labels(name).set(model.golden_margin)
+        self._queue_rows.labels(name).set_function(lambda: float(batcher.queue_rows))
+        self._queue_bytes.labels(name).set_function(lambda: float(batcher.queue_bytes))
+        self._grant_s.labels(name).set_function(lambda: (model.terms.not_after - now()).total_seconds())
+
+
+class MetricsServer:
+    """A small HTTP server in a thread of its own: ``/metrics``, ``/livez``, ``/readyz``; anything else is 404."""
+
+    def __init__(self, address: tuple[str, int], metrics: Metrics, ready: Callable[[], bool]) -> None:
+        """Raises OSError where the address cannot be bound."""
+        pages = make_wsgi_app(metrics.registry)
+
+        def app(environ: dict[str, Any], start: Any) -> Any:
+            path = environ["PATH_INFO"]
+            if path == "/metrics":
+                return pages(environ, start)
+            status = {"/livez": "200 OK", "/readyz": "200 OK" if ready() else "503 Service Unavailable"}
+            start(status.get(path, "404 Not Found"), [("Content-Type", "text/plain")])
+            return [status.get(path, "404 Not Found").encode() + b"\n"]
+
+        self._server = make_server(*address, app, server_class=_Server, handler_class=_Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Binds without looking up our own name in DNS, which the standard library's server does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10  # seconds for a client to finish its request
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: scrapes are not news."""
