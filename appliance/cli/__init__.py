@@ -1,0 +1,85 @@
+"""The command line. Each command is a module, imported when it is used, so that the light client needs no runtime.
+
+Exit codes, the same for every command:
+
+====  =============================================================
+0     done
+1     a mistake of ours; please report it
+2     the command line, the configuration or a key is wrong
+3     a bundle or grant is not good
+4     the audit log is not good, or cannot be written
+5     a call was refused, or the appliance could not be reached
+====  =============================================================
+"""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from appliance import errors
+
+EXITS: tuple[tuple[type[errors.ApplianceError], int], ...] = (
+    (errors.ConfigError, 2),
+    (errors.KeyUnavailable, 2),
+    (errors.BundleError, 3),
+    (errors.AuditLogError, 4),
+    (errors.AuditUnavailable, 4),
+    (errors.CallFailed, 5),
+    (errors.RequestError, 5),
+)
+
+_COMMANDS = ("init", "enroll", "serve", "models", "bundle", "audit", "predict", "check", "demo")
+
+
+class _Commands(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command = importlib.import_module(f"appliance.cli.{name}").command
+        assert isinstance(command, click.Command)  # noqa: S101
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="appliance")
+def group() -> None:
+    """On-premise inference: signed, encrypted models; an audit record for every call; no data off-site.
+
+    \b
+    Exit codes: 0 done · 1 our mistake · 2 command line, configuration or keys · 3 bundle or grant not good
+                4 audit log not good · 5 call refused or appliance not reached
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command and exits. Our own errors become a sentence on stderr and their exit code."""
+    try:
+        group.main(arguments, prog_name="appliance", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except errors.ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"appliance: {problem}", err=True)
+        sys.exit(2)
+    except errors.ApplianceError as error:
+        click.echo(f"appliance: {error}", err=True)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: errors.ApplianceError) -> int:
+    return next((code for kind, code in EXITS if isinstance(error, kind)), 1)
+
+
+def echo_json(value: Any) -> None:
+    """One JSON document on stdout, for scripts."""
+    import json
+
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

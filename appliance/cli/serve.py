@@ -1,0 +1,50 @@
+"""``appliance serve``"""
+
+import asyncio
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance import config, wiring
+from appliance.cli.options import FILE
+from appliance.errors import AuditLogError
+from appliance.server.run import Ports
+
+
+@click.command("serve")
+@click.option("--config", "path", type=FILE, required=True, help="The site's appliance.toml.")
+def command(path: Path) -> None:
+    """Serve the active models until SIGTERM. Logs one JSON line an event to stdout."""
+    settings = config.read(path)
+    _log_json_lines()
+
+    def say(event: str, ports: Ports) -> None:
+        _write(event=event, port=ports.tls, plaintext_port=ports.plaintext, metrics_port=ports.metrics)
+
+    if not asyncio.run(wiring.serve(settings, say)):
+        raise AuditLogError("The audit log could not be written; the appliance has stopped.")
+    _write(event="stopped")
+
+
+def _write(**fields: Any) -> None:
+    """One line at once, whatever else is being written."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stdout.write(json.dumps({"time": now} | fields) + "\n")
+    sys.stdout.flush()
+
+
+class _JsonLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"event": "log", "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+        _write(**fields)
+
+
+def _log_json_lines() -> None:
+    logging.basicConfig(level=logging.INFO, handlers=[_JsonLines()])
