@@ -1,0 +1,42 @@
+"""The graph that will be served, run here as the product runs it: from memory, in ONNX Runtime."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from appliance.model.inputs import Images
+from export.convert import EMBEDDING
+from export.graph import WEIGHTS
+from export.recipe import INPUT_NAME
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """``logits`` float32 ``[N, classes]``; ``embedding`` float32 ``[N, width]``, or None."""
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32] | None
+
+
+class GraphSession:
+    """One graph on the processor. Other providers are proved with the golden cases, on the machines that have them."""
+
+    def __init__(self, graph: bytes, weights: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3  # errors; the warnings are for people who tune
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others share this desk
+        if weights:
+            options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
+        self._session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.has_embedding = EMBEDDING in [output.name for output in self._session.get_outputs()]
+
+    def run(self, images: Images, rows: int) -> Outputs:
+        """The outputs for uint8 ``[N, height, width, channels]``, N ≥ 1, computed in batches of ``rows``."""
+        batches = [self._session.run(None, {INPUT_NAME: images[i : i + rows]}) for i in range(0, len(images), rows)]
+        logits, *embedding = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        return Outputs(logits, embedding[0] if embedding else None)

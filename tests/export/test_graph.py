@@ -1,0 +1,124 @@
+"""What may go into a bundle as a graph; small graphs made by hand show what torch may hand over."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from export.errors import ConversionError
+from export.graph import ALIGNMENT_BYTES, portable
+from export.session import GraphSession
+from tests.export.desk import Opened
+
+SECRETS = (b"secret_folder", b"VerySecretNet")
+
+
+def forge(*, rows: object = "batch", opset: int = 20, domain: str = "", width: int = 300) -> ModelProto:
+    """uint8 ``[batch, 2, 2, 1]`` to logits ``[rows, width]``, with traces of its author everywhere."""
+    weight = np.arange(4 * width, dtype=np.float32).reshape(4, width) / 1000
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["pixels"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weight"], ["product"]),
+        helper.make_node("Relu", ["product"], ["logits"], domain=domain, name="VerySecretNet.relu"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "VerySecretNet",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 2, 2, 1])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [rows, width])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("pkg.unused", 1)]
+    if domain:
+        imports.append(helper.make_opsetid(domain, 1))
+    model = helper.make_model(graph, opset_imports=imports)
+    model.ir_version = 10
+    for thing in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input):
+        thing.doc_string = "/secret_folder/net.py:12"
+        thing.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File /secret_folder/net.py in VerySecretNet")
+    return model
+
+
+def take(model: ModelProto) -> tuple[bytes, bytes]:
+    made = portable(model, "image", ("logits",))
+    return made.graph, made.weights
+
+
+def test_no_trace_of_the_source_is_left() -> None:
+    """Pitfall 6: torch writes paths, lines and class names into the graph."""
+    model = forge()
+    assert all(secret in model.SerializeToString() for secret in SECRETS)
+    graph, weights = take(model)
+    assert not any(secret in graph + weights for secret in SECRETS)
+
+
+def test_no_trace_of_the_example_is_left(opened: Opened) -> None:
+    """The same, for a real export."""
+    for trace in (b"Digits", b"recipe", b"examples", b"site-packages", b".py", b"stack_trace", b"namespace"):
+        assert trace not in opened.parts["graph"]
+
+
+def test_weights_stand_apart_and_aligned(opened: Opened) -> None:
+    """Pitfall 7: every large tensor lies in the one blob, aligned, inside it; every small one in the graph."""
+    model = onnx.load_from_string(opened.parts["graph"])
+    external = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    assert external
+    for tensor in external:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        assert place["location"] == "weights"
+        assert int(place["offset"]) % ALIGNMENT_BYTES == 0
+        assert int(place["length"]) >= 1024
+        assert int(place["offset"]) + int(place["length"]) <= len(opened.parts["weights"])
+        assert not tensor.raw_data
+    inside = [tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
+    assert all(len(tensor.raw_data) < 1024 for tensor in inside)
+
+
+def test_graph_and_weights_compute_what_the_model_did() -> None:
+    graph, weights = take(forge())
+    assert len(weights) == 4 * 300 * 4
+    images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)
+    expected = images.reshape(2, 4).astype(np.float32) @ (np.arange(1200, dtype=np.float32).reshape(4, 300) / 1000)
+    assert GraphSession(graph, weights).run(images, 2).logits == pytest.approx(expected, rel=1e-5)
+
+
+def test_small_model_has_an_empty_weights_part() -> None:
+    graph, weights = take(forge(width=3))
+    assert weights == b""
+    assert GraphSession(graph, weights).run(np.ones((3, 2, 2, 1), np.uint8), 2).logits.shape == (3, 3)
+
+
+@pytest.mark.parametrize("rows", [1, 5, "other"])
+def test_output_that_is_not_dynamic_in_the_batch_is_refused(rows: object) -> None:
+    """Pitfall 1: an export can say ``batch`` at the input and fix the output, silently."""
+    with pytest.raises(ConversionError, match=f"'logits' is not dynamic in the batch: its first size is {rows}"):
+        take(forge(rows=rows))
+
+
+def test_older_opset_is_refused() -> None:
+    """Pitfall 5: torch stays at 18 without a word."""
+    with pytest.raises(ConversionError, match="has opset 18, and 20 was asked for"):
+        take(forge(opset=18))
+
+
+def test_operator_from_outside_onnx_is_refused() -> None:
+    with pytest.raises(ConversionError, match=r"outside ONNX: com\.microsoft::Relu"):
+        take(forge(domain="com.microsoft"))
+
+
+def test_functions_are_inlined() -> None:
+    """What torch leaves as a function of a domain of its own becomes plain operators."""
+    model = forge(domain="pkg.local")
+    body = [helper.make_node("Relu", ["x"], ["y"])]
+    opsets = [helper.make_opsetid("", 20)]
+    model.functions.append(helper.make_function("pkg.local", "Relu", ["x"], ["y"], body, opsets))
+    made = onnx.load_from_string(take(model)[0])
+    assert not made.functions
+    assert {node.domain for node in made.graph.node} == {""}
+    assert [entry.domain for entry in made.opset_import] == [""]
+
+
+def test_other_inputs_and_outputs_are_refused() -> None:
+    with pytest.raises(ConversionError, match="not those asked for"):
+        portable(forge(), "image", ("logits", "embedding"))

@@ -1,0 +1,50 @@
+"""Sealing, and the way back through the product's own order of trust."""
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.bundle import grant, opening, signature
+from appliance.bundle.enrolment import RecipientKey
+from appliance.bundle.grant import Terms
+from appliance.bundle.manifest import Manifest
+from appliance.bundle.opening import TrustedKeys
+from appliance.errors import MalformedBundle
+from export.seal import seal
+from tests.export.desk import Opened
+
+EXPORTER, LICENSING = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+TRUSTED = TrustedKeys(signature.key_ring([EXPORTER.public_key()]), signature.key_ring([LICENSING.public_key()]))
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def bare(manifest: Manifest) -> Manifest:
+    """A valid manifest without parts and without a rule for the unknown."""
+    return replace(manifest, parts=(), decision=replace(manifest.decision, unknown=None))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(st.binary(max_size=40_000), st.binary(max_size=100), st.binary(max_size=100)))
+def test_what_is_sealed_can_be_opened(opened: Opened, contents: tuple[bytes, bytes, bytes]) -> None:
+    """parse → verify → admit → decrypt gives back every part, an empty one too."""
+    plain = dict(zip(("selftest", "graph", "weights"), contents, strict=True))
+    key, site = os.urandom(32), RecipientKey(bytes(32))
+    genuine = opening.parse(seal(bare(opened.manifest), plain, key, [EXPORTER])).verify(TRUSTED)
+    assert [part.role for part in genuine.manifest.parts] == ["graph", "weights", "selftest"]
+    model = genuine.manifest.model
+    terms = Terms(genuine.digest, model.id, model.version, "a site", site.recipient.digest, NOW, NOW + timedelta(days=1), 0)
+    ticket = grant.issue(terms, key, site.recipient, LICENSING)
+    assert genuine.admit(ticket, site, TRUSTED, NOW).decrypt().parts == plain
+
+
+def test_manifest_that_a_site_would_refuse_is_never_signed(opened: Opened) -> None:
+    plain = {"graph": b"g", "weights": b"", "selftest": b"s"}
+    with pytest.raises(MalformedBundle, match="not one of each role"):
+        seal(replace(opened.manifest, parts=()), plain, os.urandom(32), [EXPORTER])
+    with pytest.raises(ValueError, match="unknown roles"):
+        seal(bare(opened.manifest), plain | {"extra": b""}, os.urandom(32), [EXPORTER])
