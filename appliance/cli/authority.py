@@ -1,4 +1,4 @@
-"""A throw-away certificate authority for the demo. A hospital uses its own."""
+"""A throw-away certificate authority for the demo and the tests. A hospital uses its own."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -29,13 +29,15 @@ class Authority:
         )
         self.certificate = certificate.public_bytes(Encoding.PEM)
 
-    def sign(self, request: bytes) -> bytes:
-        """A server's certificate, PEM, for the names of a certificate request."""
-        csr = x509.load_pem_x509_csr(request)
-        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        loopback = x509.IPAddress(ip_address("127.0.0.1"))
-        alternative = x509.SubjectAlternativeName([*names, loopback])
-        return self._issue(csr.subject, csr.public_key(), alternative, ExtendedKeyUsageOID.SERVER_AUTH)
+    def server(self, folder: Path) -> None:
+        """Writes ``server.crt``, ``server.key`` and ``clients-ca.crt`` for a server on localhost to a folder."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+        certificate = self._issue(subject, key.public_key(), names, ExtendedKeyUsageOID.SERVER_AUTH)
+        (folder / "server.crt").write_bytes(certificate)
+        (folder / "clients-ca.crt").write_bytes(self.certificate)
+        _write_key(folder / "server.key", key)
 
     def client(self, folder: Path, *names: x509.GeneralName) -> None:
         """Writes ``ca.crt``, ``client.crt`` and ``client.key`` for a client of these names, perhaps none, to a folder."""
@@ -46,8 +48,7 @@ class Authority:
         certificate = self._issue(subject, key.public_key(), alternative, ExtendedKeyUsageOID.CLIENT_AUTH)
         (folder / "ca.crt").write_bytes(self.certificate)
         (folder / "client.crt").write_bytes(certificate)
-        (folder / "client.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        (folder / "client.key").chmod(0o600)
+        _write_key(folder / "client.key", key)
 
     def _issue(
         self,
@@ -72,3 +73,8 @@ class Authority:
             .not_valid_before(now - timedelta(minutes=5))
             .not_valid_after(now + LIFETIME)
         )
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o600)

@@ -25,7 +25,6 @@ from rich.progress import track
 from rich.table import Table
 
 from appliance.cli.authority import Authority
-from appliance.cli.options import FILE
 from appliance.client import Client
 from appliance.errors import ConfigError
 from appliance.oip import open_inference_pb2 as oip
@@ -119,11 +118,10 @@ def _make_site(out: Path, factory: _Factory) -> Path:
     site = out / "site"
     _appliance("init", str(site), "--name", "Demo hospital", "--dns", "localhost")
     authority = Authority()
-    (site / "tls" / "server.crt").write_bytes(authority.sign((site / "tls" / "server.csr").read_bytes()))
-    (site / "tls" / "clients-ca.crt").write_bytes(authority.certificate)
+    authority.server(site / "tls")
     authority.client(out / "client", x509.DNSName(CALLER))
     settings = (site / "appliance.toml").read_text()
-    for address, port in (("0.0.0.0:8443", 8443), ("127.0.0.1:9464", 9464)):  # noqa: S104  it is replaced here
+    for address, port in (("0.0.0.0:8443", 8443), ("127.0.0.1:9464", 9464)):
         settings = settings.replace(address, f"127.0.0.1:{_free_port(port)}")
     (site / "appliance.toml").write_text(settings + _ACCESS)
     factory.give_keys(site)
@@ -160,7 +158,7 @@ def _serve_and_ask(out: Path, site: Path, test: Reference) -> dict[str, Any]:
     with _serving(site) as ports:
         address = f"localhost:{ports['port']}"
         files = [out / "client" / name for name in ("ca.crt", "client.crt", "client.key")]
-        with Client.from_files(address, *files) as client:
+        with Client.from_files(address, files[0], files[1], files[2]) as client:
             client.classify("digits", [test.images[0]])
             start_seconds = perf_counter() - started
             answers = [_ask(client, image) for image in track(test.images, "Test images", console=console)]
@@ -219,7 +217,7 @@ def _served_logits(address: str, files: list[Path], images: list[bytes]) -> Any:
     ca, certificate, key = (path.read_bytes() for path in files)
     rows = []
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate)) as channel:
-        stub = oip_grpc.GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub = oip_grpc.GRPCInferenceServiceStub(channel)
         for start in range(0, len(images), BATCH):
             request = oip.ModelInferRequest(model_name="digits")
             batch = images[start : start + BATCH]
@@ -277,15 +275,16 @@ def _wait_until_serving(lines: Iterable[str]) -> dict[str, int]:
 
 
 def _show_decisions(groups: dict[str, list[Answer]]) -> None:
-    table = Table("what was sent", "images", *[name for name in Decision.keys() if name != "DECISION_UNSPECIFIED"])
+    outcomes = Decision.keys()[1:]  # the first one is "unspecified"
+    table = Table("what was sent", "images", *outcomes)
     for kind, answers in groups.items():
         counts = Counter(answer.decision for answer in answers)
-        table.add_row(kind, str(len(answers)), *[str(counts[name]) for name in Decision.keys()[1:]])
+        table.add_row(kind, str(len(answers)), *[str(counts[name]) for name in outcomes])
     console.print(table)
 
 
 def _show_metrics(port: int) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:  # noqa: S310  our own page
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
         lines = page.read().decode().splitlines()
     shown = ("appliance_calls_total", "appliance_rows_total", "appliance_audit_records_total", "appliance_golden_margin{")
     console.print("\n".join(line for line in lines if line.startswith(shown)))
@@ -303,7 +302,7 @@ def _run(command: list[str], folder: Path | None, *, show: bool = True) -> str:
     """Runs one of our own commands, shows what it says, and returns it."""
     process = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
     if show or process.returncode:
-        console.print(process.stdout.rstrip(), markup=False)
+        console.print(process.stdout.rstrip(), markup=False, soft_wrap=True)
     if process.returncode:
         raise ConfigError(f"a step of the demo ended with exit code {process.returncode}")
     return process.stdout.rstrip()
