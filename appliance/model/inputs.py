@@ -14,6 +14,7 @@ from appliance.errors import InvalidInput
 Images: TypeAlias = NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG")
+_PNG_END = b"IEND\xaeB`\x82"
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 
@@ -57,6 +58,8 @@ def _decode_one(spec: InputSpec, data: bytes) -> Images:
             if image.mode not in MODES:
                 raise InvalidInput(f"its pixel mode is not one of {', '.join(MODES)}.")
             image.load()
+            if image.format == "PNG" and _PNG_END not in data:  # Pillow takes one whose pixels alone are whole
+                raise InvalidInput("it is cut off.")
             return _prepare(spec, image)
     except InvalidInput:
         raise
