@@ -54,8 +54,8 @@ soak: $(VENV)/installed  ## long runs: kill -9 under load, every bit of a bundle
 	$(PY) -m pytest -q -m soak -n 2
 
 lock:  ## resolve the dependencies anew (needs uv)
-	$(LOCK) --extra cpu pyproject.toml -o locks/cpu.txt
-	$(LOCK) --extra gpu pyproject.toml -o locks/gpu.txt
+	$(LOCK) --extra cpu pyproject.toml locks/build.in -o locks/cpu.txt
+	$(LOCK) --extra gpu pyproject.toml locks/build.in -o locks/gpu.txt
 	$(LOCK) --extra cpu --extra dev pyproject.toml locks/factory.in -o locks/dev.txt
 
 clean:  ## remove what was built

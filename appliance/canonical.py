@@ -42,13 +42,13 @@ def decode(data: bytes) -> Any:
 
 
 def _check(value: object, depth: int) -> None:
-    if depth > DEPTH_MAX:
-        raise ValueError(f"nested deeper than {DEPTH_MAX}")
     if value is None or isinstance(value, bool | str):
         return
     if isinstance(value, int):
         if abs(value) > INTEGER_MAX:
             raise ValueError("integer over 53 bits")
+    elif isinstance(value, dict | list | tuple) and depth == DEPTH_MAX:
+        raise ValueError(f"nested deeper than {DEPTH_MAX}")
     elif isinstance(value, dict):
         for key, item in value.items():
             if not (isinstance(key, str) and key.isascii()):

@@ -124,7 +124,7 @@ def _config(fields: Fields, site: Path, digest: str, to_serve: bool) -> Config:
     if plaintext is not None:
         plaintext_address = plaintext.text("address")
         if not _is_local(plaintext_address):
-            plaintext.problem("server.plaintext.address must be a loopback address or a unix: socket")
+            plaintext.problem("server.plaintext.address must be a loopback address or unix: and an absolute path")
         rules.append(_rule(plaintext, LOCAL_CALLER))
     config = Config(
         site=site,
@@ -190,21 +190,21 @@ def _file(fields: Fields, key: str, site: Path, must_exist: bool) -> Path:
 
 
 def _address(fields: Fields, key: str, *, default: str | None = None) -> str:
-    pattern = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}"
+    pattern = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}"
     text = fields.text(key, pattern=pattern) if default is None else fields.text(key, pattern=pattern, default=default)
-    if text.rpartition(":")[2].isdigit() and int(text.rpartition(":")[2]) > 65_535:
+    if _host_port(text)[1] > 65_535:
         fields.problem(f"{fields.name(key)} has a port over 65535")
     return text
 
 
 def _host_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port) if port.isdigit() else 0
+    return host.strip("[]"), int(port) if re.fullmatch("[0-9]{1,5}", port) else 0
 
 
 def _is_local(address: str) -> bool:
     if address.startswith("unix:"):
-        return len(address) > len("unix:")
+        return address.startswith("unix:/")
     try:
         return ipaddress.ip_address(_host_port(address)[0]).is_loopback
     except ValueError:

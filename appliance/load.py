@@ -21,7 +21,7 @@ from appliance.bundle.manifest import Manifest
 from appliance.bundle.opening import Opened, TrustedKeys
 from appliance.engine import graph
 from appliance.engine.session import Session, open_session
-from appliance.errors import InvalidInput
+from appliance.errors import FailedGoldenCase, InvalidInput
 from appliance.model import inputs
 from appliance.model.confidence import Reference
 from appliance.model.decision import E6, Judge
@@ -89,19 +89,24 @@ def load(
     finally:
         weights[:] = bytes(len(weights))
     session.warm()
-    margin = _replay(opened, session)
+    judge = _judge(opened)
+    margin = _replay(opened, session, judge)
     gc.collect()
     gc.freeze()  # what a model is made of lives as long as the process: the collector need not walk it at every request
-    return LoadedModel(manifest, opened.digest, opened.terms, session, _judge(opened), margin, perf_counter() - started)
+    return LoadedModel(manifest, opened.digest, opened.terms, session, judge, margin, perf_counter() - started)
 
 
-def _replay(opened: Opened, session: Session) -> float:
+def _replay(opened: Opened, session: Session, judge: Judge) -> float:
     """Runs the golden cases through the whole path of a request. Raises FailedGoldenCase."""
     manifest = opened.manifest
     cases = GoldenCases.decode(opened.parts["selftest"], manifest.golden.cases, len(manifest.labels))
     margin = 0.0
     for i, image in enumerate(cases.images):
-        outputs = session.run(inputs.decode(manifest.input, [image]))
+        try:
+            outputs = session.run(inputs.decode(manifest.input, [image]))
+            judge.judge(outputs.logits, outputs.embedding)
+        except Exception as error:  # the case, the graph or the reference; the runtime's exceptions have no common base
+            raise FailedGoldenCase("A golden case cannot be answered on this machine.") from error
         margin = max(margin, cases.check(i, outputs.logits[0], manifest.golden.logit_tolerance_e6 / E6))
     return margin
 

@@ -16,12 +16,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from appliance.access import Access, Action, Caller, Peer
 from appliance.audit.journal import Journal
 from appliance.audit.record import Entry, Receipt, pseudonyms
+from appliance.bundle.manifest import InputSpec
 from appliance.engine.batcher import Batcher
 from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady, UnknownModel
 from appliance.load import LoadedModel
@@ -30,6 +32,8 @@ from appliance.model.decision import E6, Judgement
 from appliance.model.inputs import Images
 
 T = TypeVar("T")
+# Raw rows up to this size are hashed in the event loop, which takes less time than handing them to a thread.
+INLINE_BYTES_MAX = 1 << 18
 _MODEL_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -176,24 +180,34 @@ def _admit(desk: Desk, call: Call, entry: Entry, action: Action) -> Caller:
 
 
 async def _decode(desk: Desk, entry: Entry, model: LoadedModel, rows: Encoded | Raw) -> tuple[Images, float]:
-    """The graph's input, and the seconds it took. What the caller sent is on record before it is looked at."""
+    """The graph's input, and the seconds it took."""
     count = len(rows.images) if isinstance(rows, Encoded) else (rows.shape[0] if rows.shape else 0)
     rows_max = model.manifest.runtime.rows_max
     if not 1 <= count <= rows_max:
         raise InvalidInput(f"A request to this model has 1 to {rows_max} rows.")
     started = perf_counter()
-    if isinstance(rows, Raw):
-        images = inputs.view(model.manifest.input, rows.data, rows.shape)
-        received: Sequence[bytes | memoryview] = [memoryview(row).cast("B") for row in images]
-        form = "raw"
+    read = partial(_read, desk.pseudonym_key, entry, model.manifest.input, rows)
+    if isinstance(rows, Raw) and len(rows.data) <= INLINE_BYTES_MAX:
+        images = read()
     else:
-        form, received = "encoded", rows.images
-    names = pseudonyms(desk.pseudonym_key, received)
-    entry.input = {"form": form, "rows": count, "bytes": sum(map(len, received)), "pseudonyms": names}
-    if isinstance(rows, Encoded):
-        loop = asyncio.get_running_loop()
-        images = await loop.run_in_executor(desk.decoders, inputs.decode, model.manifest.input, rows.images)
+        images = await asyncio.get_running_loop().run_in_executor(desk.decoders, read)
     return images, perf_counter() - started
+
+
+def _read(key: bytes, entry: Entry, spec: InputSpec, rows: Encoded | Raw) -> Images:
+    """Puts what was received on record, then looks at it. Raises InvalidInput."""
+    if isinstance(rows, Encoded):
+        names = pseudonyms(key, rows.images)
+        entry.input = _received("encoded", names, sum(map(len, rows.images)))
+        return inputs.decode(spec, rows.images)
+    images = inputs.view(spec, rows.data, rows.shape)
+    names = pseudonyms(key, (row.data for row in images))
+    entry.input = _received("raw", names, len(rows.data))
+    return images
+
+
+def _received(form: str, names: list[str], size: int) -> dict[str, Any]:
+    return {"form": form, "rows": len(names), "bytes": size, "pseudonyms": names}
 
 
 def _receipt(entry: Entry) -> Receipt:

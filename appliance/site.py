@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -50,7 +51,8 @@ class Site:
 
     def installed(self) -> Iterator[Installed]:
         """Every installed version, by name and version."""
-        for bundle in sorted(self._models.glob("*/*/model.bundle"), key=lambda p: (p.parts[-3], int(p.parts[-2]))):
+        found = [path for path in self._models.glob("*/*/model.bundle") if path.parts[-2].isdecimal()]
+        for bundle in sorted(found, key=lambda p: (p.parts[-3], int(p.parts[-2]))):
             yield Installed(bundle.parts[-3], int(bundle.parts[-2]), bundle.parent)
 
     def find(self, name: str, version: int) -> Installed:
@@ -92,7 +94,7 @@ def _ring(folder: Path) -> KeyRing:
     for path in sorted(folder.glob("*.pem")):
         try:
             key = load_pem_public_key(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, UnsupportedAlgorithm):
             raise ConfigError(f"the trusted key {path.name} cannot be read") from None
         if not isinstance(key, Ed25519PublicKey):
             raise ConfigError(f"the trusted key {path.name} is not an Ed25519 key")

@@ -195,9 +195,9 @@ class Forge:
         authority.server(root / "tls")
         for bundle in bundles:
             made = opening.parse(bundle).verify(self.trusted).manifest.model
-            lasting = {"not_before": datetime.now(UTC) - timedelta(days=1), "not_after": datetime.now(UTC) + timedelta(days=90)}
-            lasting = {name: moment.replace(microsecond=0) for name, moment in lasting.items()}
-            Site(root).install(made.id, made.version, bundle, self.grant(bundle, **lasting))
+            today = datetime.now(UTC).replace(microsecond=0)
+            permit = self.grant(bundle, not_before=today - timedelta(days=1), not_after=today + timedelta(days=90))
+            Site(root).install(made.id, made.version, bundle, permit)
             Site(root).activate(made.id, made.version)
         return ForgedSite(root, authority, folder)
 

@@ -88,6 +88,5 @@ def records(site: ForgedSite) -> list[dict[str, Any]]:
     found = []
     for path in segment.segment_paths(site.root / "audit"):
         for frame in segment.frames(path.read_bytes()):
-            if frame.kind == segment.RECORD:
-                found.append(json.loads(frame.payload))
+            found += [json.loads(frame.payload)] if frame.kind == segment.RECORD else []
     return found

@@ -43,7 +43,7 @@ class Terms:
         """Raises NotAdmitted outside the dates; the grace days count as inside."""
         if now < self.not_before:
             raise NotAdmitted("The grant is not valid yet; check the appliance's clock.")
-        if now > self.not_after + timedelta(days=self.grace_days):
+        if now - timedelta(days=self.grace_days) > self.not_after:  # this way round the last day of 9999 does not overflow
             raise NotAdmitted("The grant has expired, and so have its grace days.")
 
 

@@ -88,8 +88,8 @@ def _audit(settings: Config) -> str:
     verifier = wiring.log_key(wiring.key_provider(settings)).verifier
     try:
         kept = VerifierKey.decode((settings.audit / KEY_FILE).read_text())
-    except OSError:
-        raise AuditLogError(f"audit/{KEY_FILE} is missing") from None
+    except (OSError, ValueError):
+        raise AuditLogError(f"audit/{KEY_FILE} is missing, or is not a verifier key") from None
     if kept.encode() != verifier.encode():
         raise AuditLogError(f"audit/{KEY_FILE} is not of this site's audit key")
     return f"written as {verifier.name}"

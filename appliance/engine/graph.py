@@ -4,6 +4,7 @@ ONNX Runtime, given a model as bytes, still reads files that the model names as 
 that harmless: a vendor's mistake, or a stolen vendor key, must not read this machine's disk.
 """
 
+import re
 from collections.abc import Iterator
 
 import onnx
@@ -68,10 +69,10 @@ def _check_tensor(tensor: onnx.TensorProto, weights_bytes: int) -> None:
     if tensor.data_location != onnx.TensorProto.EXTERNAL and not tensor.external_data:
         return
     said = {entry.key: entry.value for entry in tensor.external_data}
-    if said.get("location") != WEIGHTS or not set(said) <= _EXTERNAL_KEYS:
+    if said.get("location") != WEIGHTS or not set(said) <= _EXTERNAL_KEYS or len(said) != len(tensor.external_data):
         raise RefusedGraph("The graph has a tensor that lies outside the bundle.")
-    offset, length = said.get("offset", ""), said.get("length", "")
-    inside = offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= weights_bytes
+    numbers = [said.get(key, "") for key in ("offset", "length")]
+    inside = all(re.fullmatch("[0-9]{1,20}", n) for n in numbers) and sum(map(int, numbers)) <= weights_bytes
     if not inside or tensor.data_location != onnx.TensorProto.EXTERNAL:
         raise RefusedGraph("The graph has a tensor that lies outside the bundle's weights.")
 

@@ -79,13 +79,16 @@ class Session:
         return Outputs(found[0], found[1] if len(found) > 1 else None).rows(0, rows)
 
     def warm(self) -> None:
-        """Runs every batch size that will be met, so that no caller pays for the first."""
+        """Runs every batch size that will be met, so that no caller pays for the first. Raises RefusedGraph."""
         shape = (self._input.height, self._input.width, self._input.channels)
         sizes = (
             {bucket(rows, self._rows_max) for rows in range(1, self._rows_max + 1)} if self._pads else {1, self._rows_max}
         )
         for rows in sorted(sizes):
-            self.run(np.zeros((rows, *shape), np.uint8))
+            try:
+                self.run(np.zeros((rows, *shape), np.uint8))
+            except Exception as error:  # as in open_session
+                raise RefusedGraph("The runtime cannot run the graph.") from error
 
 
 def bucket(rows: int, rows_max: int) -> int:

@@ -57,6 +57,8 @@ def _decode_one(spec: InputSpec, data: bytes) -> Images:
                 raise Image.DecompressionBombError
             if image.mode not in MODES:
                 raise InvalidInput(f"its pixel mode is not one of {', '.join(MODES)}.")
+            if any(";16" in str(tile.args) for tile in image.tile):  # Pillow would drop the low bytes of 16-bit colour
+                raise InvalidInput("its pixels have 16 bits a channel.")
             image.load()
             if image.format == "PNG" and _PNG_END not in data:  # Pillow takes one whose pixels alone are whole
                 raise InvalidInput("it is cut off.")
