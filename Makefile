@@ -26,7 +26,7 @@ demo: $(VENV)/installed  ## the whole job once: train, export, seal, serve, ask,
 
 test: $(VENV)/installed  ## run the tests
 	@echo "Running the tests; those that need a tool this machine lacks say so and are skipped."
-	$(PY) -m pytest -q -n 2 --dist loadgroup
+	$(PY) -m pytest -q -n 2 --dist loadscope
 
 check: format types contracts proto-check test  ## format, lint, types, architecture, protocol drift, tests
 

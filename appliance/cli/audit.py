@@ -40,7 +40,12 @@ def verify(directory: Path, key: Path | None, expect_size: int | None, expect_ro
     expected = None if expect_size is None else (expect_size, expect_root)
     with Progress(console=Console(stderr=True), disable=as_json, transient=True) as progress:
         task = progress.add_task("Verifying", total=len(segment_paths(folder)))
-        found = verify_log(folder, verifier, expected, lambda: progress.advance(task))
+        try:
+            found = verify_log(folder, verifier, expected, lambda: progress.advance(task))
+        except AuditLogError as error:
+            if as_json:
+                echo_json({"verified": False, "origin": verifier.name, "reason": str(error)})
+            raise
     _report(found, verifier, perf_counter() - started, as_json)
 
 
