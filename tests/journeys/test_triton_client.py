@@ -1,0 +1,90 @@
+"""Triton's own client, as its package has it, against the appliance. It needs an older protobuf, so a venv of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import forge
+from tests.forge import Forge
+from tests.running import running
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / "build" / "venv-triton"
+PACKAGES = ("tritonclient[grpc]==2.73.0", "protobuf==6.33.6", "grpcio==1.85.1", "numpy==2.4.6")
+
+SCRIPT = """
+import sys
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+address, folder, rows = sys.argv[1:4]
+client = InferenceServerClient(
+    address, ssl=True, root_certificates=f"{folder}/ca.crt",
+    private_key=f"{folder}/client.key", certificate_chain=f"{folder}/client.crt",
+)
+assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("forged", "1")
+assert client.get_server_metadata().name == "appliance"
+metadata = client.get_model_metadata("forged")
+assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("image", "UINT8", [-1, 8, 8, 1])]
+
+with np.load(rows) as arrays:
+    images, wanted = arrays["images"], arrays["logits"]
+    encoded = [arrays[f"png_{i}"].tobytes() for i in range(len(images))]
+raw = InferInput("image", list(images.shape), "UINT8")
+raw.set_data_from_numpy(images)
+answer = client.infer("forged", [raw])
+assert np.abs(answer.as_numpy("logits") - wanted).max() < 1e-4
+assert np.allclose(answer.as_numpy("probabilities").sum(1), 1)
+assert {text.decode() for text in answer.as_numpy("decision")} <= {"ACCEPT", "ABSTAIN"}
+
+files = InferInput("image", [len(encoded)], "BYTES")
+files.set_data_from_numpy(np.array(encoded, dtype=object))
+chosen = client.infer("forged", [files], outputs=[InferRequestedOutput("logits")], request_id="case-9")
+assert np.abs(chosen.as_numpy("logits") - wanted).max() < 1e-4
+assert chosen.as_numpy("probabilities") is None and chosen.get_response().id == "case-9"
+
+for model, tensor, status in (("other", raw, "PERMISSION_DENIED"), ("forged", None, "INVALID_ARGUMENT")):
+    if tensor is None:
+        tensor = InferInput("image", [1, 4, 4, 1], "UINT8")
+        tensor.set_data_from_numpy(np.zeros((1, 4, 4, 1), np.uint8))
+    try:
+        client.infer(model, [tensor])
+    except InferenceServerException as error:
+        assert status in error.status(), error
+    else:
+        raise AssertionError(f"{status} was expected")
+print("unmodified")
+"""
+
+
+@pytest.fixture(scope="module")
+def triton_python() -> Path:
+    """The interpreter of a venv with Triton's client; kept in build/ between runs."""
+    python, done = VENV / "bin" / "python", VENV / "installed"
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES]
+        found = subprocess.run(install, capture_output=True, text=True, check=False)
+        if found.returncode:
+            pytest.skip("Triton's client cannot be installed here: no package index within reach")
+        done.touch()
+    return python
+
+
+def test_tritons_client_works_unmodified(triton_python: Path, tmp_path: Path) -> None:
+    """Ready, metadata, raw and encoded inputs, chosen outputs, and errors with their statuses."""
+    import numpy as np
+
+    images = np.stack([forge.image(seed) for seed in range(6)])
+    encoded = {f"png_{i}": np.frombuffer(forge.png(image), np.uint8) for i, image in enumerate(images)}
+    np.savez(tmp_path / "rows.npz", images=images, logits=forge.logits(images), **encoded)
+    made = Forge()
+    with running(made.site(tmp_path, [made.bundle()])) as appliance:
+        arguments = [appliance.address, appliance.site.client("reader"), tmp_path / "rows.npz"]
+        ended = subprocess.run(
+            [triton_python, "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert ended.stdout == "unmodified\n", ended.stderr
