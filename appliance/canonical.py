@@ -1,4 +1,4 @@
-"""Canonical JSON: one exact byte string for each value, so that bytes can be signed, hashed and compared.
+"""Canonical JSON and times: one exact byte string for each value, so that bytes can be signed, hashed and compared.
 
 This is RFC 8785 (JSON Canonicalization Scheme) restricted to what we use: objects with ASCII keys, arrays, strings,
 booleans, null, and integers of at most 53 bits. There are no fractions: a score of 0.25 is written as 250000 in a
@@ -9,6 +9,7 @@ field whose name ends in ``_e6``. So no two writers can disagree about how a num
 """
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 INTEGER_MAX = 2**53 - 1
@@ -39,6 +40,19 @@ def decode(data: bytes) -> Any:
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError("not canonical JSON") from error
     return value
+
+
+def format_time(moment: datetime) -> str:
+    """``YYYY-MM-DDTHH:MM:SSZ`` (section 1)."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime:
+    """The moment of one exact spelling; raises ValueError for any other."""
+    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    if format_time(moment) != text:
+        raise ValueError("not the canonical spelling of a time")
+    return moment
 
 
 def _check(value: object, depth: int) -> None:

@@ -23,6 +23,7 @@ ROLES = ("predict", "observe", "administer")
 LOCAL_CALLER = "LOCAL:plaintext"
 
 _MODEL = r"[a-z0-9-]{1,64}|\*"
+_PORT_MAX = 65_535
 _CALLER = r"(DNS|URI|EMAIL|IP):[^\s,]{1,200}"
 
 
@@ -120,6 +121,8 @@ def _config(fields: Fields, site: Path, digest: str, to_serve: bool) -> Config:
     keys, metrics = fields.table("keys"), fields.table("metrics", default={})
     plaintext = server.optional_table("plaintext")
     rules = [_rule(row, row.text("caller", pattern=_CALLER)) for row in fields.tables("access", 0, 1000)]
+    if len({rule.caller for rule in rules}) < len(rules):
+        fields.problem("access has two rules for one caller")
     plaintext_address = None
     if plaintext is not None:
         plaintext_address = plaintext.text("address")
@@ -192,7 +195,7 @@ def _file(fields: Fields, key: str, site: Path, must_exist: bool) -> Path:
 def _address(fields: Fields, key: str, *, default: str | None = None) -> str:
     pattern = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}"
     text = fields.text(key, pattern=pattern) if default is None else fields.text(key, pattern=pattern, default=default)
-    if _host_port(text)[1] > 65_535:
+    if _host_port(text)[1] > _PORT_MAX:
         fields.problem(f"{fields.name(key)} has a port over 65535")
     return text
 
@@ -205,7 +208,8 @@ def _host_port(address: str) -> tuple[str, int]:
 def _is_local(address: str) -> bool:
     if address.startswith("unix:"):
         return address.startswith("unix:/")
+    host, port = _host_port(address)
     try:
-        return ipaddress.ip_address(_host_port(address)[0]).is_loopback
+        return ipaddress.ip_address(host).is_loopback and port <= _PORT_MAX
     except ValueError:
         return False  # a name could be made to resolve to anywhere

@@ -88,6 +88,11 @@ class Fields:
         value = self._take(key, dict, "a table", default)
         return Fields({} if value is None else value, self.name(key), self.problems)
 
+    def require(self, key: str) -> None:
+        """Says that a key must be there, though its value may be null."""
+        if key not in self._unread:
+            self.problem(f"{self.name(key)} is missing")
+
     def present(self, key: str) -> bool:
         """Whether the key has a value. A null is read here, and is not one."""
         if self._unread.get(key) is not None:

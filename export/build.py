@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from appliance.bundle import chunks, grant, opening, signature
+from appliance.bundle import chunks, opening, signature
 from appliance.bundle.manifest import Golden, Manifest, ModelId, OutputSpec, Provenance, RuntimeSpec
 from appliance.bundle.opening import TrustedKeys
+from appliance.canonical import format_time
 from appliance.model.decision import E6
 from export import calibrate, checkpoint, parity, recipe, report, select, validation
 from export.calibrate import Calibration
@@ -106,7 +107,7 @@ def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: P
     return Manifest(
         bundle_id=os.urandom(16).hex(),
         model=ModelId(asked.id, asked.version, asked.min_supported_version),
-        created=grant.format_time(datetime.now(UTC)),
+        created=format_time(datetime.now(UTC)),
         change_class=asked.change_class,
         intended_use=asked.intended_use,
         input=asked.input,

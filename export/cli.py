@@ -20,6 +20,7 @@ from appliance.bundle import enrolment, opening, secret, signature
 from appliance.bundle import grant as grants
 from appliance.bundle.grant import GRACE_DAYS_MAX, Terms
 from appliance.bundle.opening import Genuine, TrustedKeys
+from appliance.canonical import format_time
 from appliance.errors import ApplianceError, ConfigError, NotAdmitted
 from export import files, keys
 from export.errors import RecipeError
@@ -162,7 +163,7 @@ def grant(
         grace_days=grace_days,
     )
     files.write_new({out: (grants.issue(terms, unsealed, applicant.recipient, signer), False)})
-    click.echo(f"valid until  {grants.format_time(terms.not_after)}, and {grace_days} days of grace")
+    click.echo(f"valid until  {format_time(terms.not_after)}, and {grace_days} days of grace")
 
 
 @commands.command()

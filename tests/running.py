@@ -1,6 +1,8 @@
 """A real appliance in a process of its own, on free ports of this machine; it ends when the block does."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ class Running:
     """A serving appliance. ``lines`` are the events it has printed until it served."""
 
     process: "subprocess.Popen[str]"
+    pid: int
     site: ForgedSite
     port: int
     plaintext_port: int
@@ -48,28 +51,36 @@ class Running:
 
     def stop(self) -> int:
         """Asks it to end; its exit code."""
-        self.process.terminate()
+        os.kill(self.pid, signal.SIGTERM)  # the appliance itself, whatever it runs under
         self.process.communicate(timeout=END_S_MAX)
         return self.process.returncode
 
 
 @contextmanager
-def running(site: ForgedSite, wrapper: Sequence[str | Path] = ()) -> Iterator[Running]:
-    """Serves a site until the block ends. ``wrapper`` goes before the command, to run it under another program."""
-    command = [*wrapper, sys.executable, "-m", "appliance", "serve", "--config", site.config]
+def running(
+    site: ForgedSite, wrapper: Sequence[str | Path] = (), program: Sequence[str] = ("-m", "appliance")
+) -> Iterator[Running]:
+    """Serves a site until the block ends. ``wrapper`` goes before the command, ``program`` is what Python is to run."""
+    said: dict[str, Any] = {}
+    command = [*wrapper, sys.executable, *program, "serve", "--config", site.config]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             lines = _until_serving(process)
             said = lines[-1]
-            yield Running(process, site, said["port"], said["plaintext_port"], said["metrics_port"], lines)
+            yield Running(process, said["pid"], site, said["port"], said["plaintext_port"], said["metrics_port"], lines)
         finally:
             if process.poll() is None:
-                process.terminate()
-                try:
-                    process.communicate(timeout=END_S_MAX)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    raise
+                _end(process, said.get("pid", process.pid))
+
+
+def _end(process: "subprocess.Popen[str]", pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+    try:
+        process.communicate(timeout=END_S_MAX)
+    except subprocess.TimeoutExpired:
+        os.kill(pid, signal.SIGKILL)
+        process.kill()
+        raise
 
 
 def _until_serving(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ class VerifierKey:
             origin, size, root, rest = text.split("\n")
             if origin != self.name or rest or not signatures.endswith("\n"):
                 raise ValueError("not of this log")
-            self._verify(text, signatures.splitlines())
+            self._verify(text, signatures[:-1].split("\n"))
             checkpoint = Checkpoint(int(size), decode_base64(root))
             if str(checkpoint.size) != size or len(checkpoint.root) != hashlib.sha256().digest_size:
                 raise ValueError("not canonical")

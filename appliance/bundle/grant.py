@@ -5,7 +5,7 @@ licensing key that signed the change.
 """
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from appliance import canonical
 from appliance.bundle import chunks, signature
 from appliance.bundle.enrolment import Recipient, RecipientKey
+from appliance.canonical import format_time, parse_time
 from appliance.errors import MalformedBundle, NotAdmitted, WrongKey
 from appliance.fields import Fields
 
@@ -110,19 +111,6 @@ def read(data: bytes, licensing: signature.KeyRing) -> Grant:
     except (ValueError, OverflowError) as error:
         raise MalformedBundle("The grant is not valid.") from error
     return grant
-
-
-def format_time(moment: datetime) -> str:
-    """``YYYY-MM-DDTHH:MM:SSZ`` (section 1)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_time(text: str) -> datetime:
-    """The moment of one exact spelling; raises ValueError for any other."""
-    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    if format_time(moment) != text:
-        raise ValueError("not the canonical spelling of a time")
-    return moment
 
 
 def _header(terms: Terms) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 
 from appliance import canonical
+from appliance.canonical import parse_time
 from appliance.errors import MalformedBundle
 from appliance.fields import Fields
 
@@ -22,10 +23,10 @@ CHANGE_CLASSES = ("initial", "minor", "major")
 PART_BYTES_MAX = 16 << 30
 CLASSES_MAX = 100_000
 ROWS_MAX = 1024
+PIXELS_MAX = 89_478_485  # above this the decoder has a limit of its own
 
 _HEX = r"[0-9a-f]{64}"
 _NAME = r"[A-Za-z0-9_.:/-]{1,128}"
-_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ def _manifest(fields: Fields, parts: tuple[Part, ...]) -> Manifest:
     manifest = Manifest(
         bundle_id=fields.text("bundle_id", pattern=r"[0-9a-f]{32}"),
         model=_model(fields.table("model")),
-        created=fields.text("created", pattern=_TIME),
+        created=_time(fields, "created"),
         change_class=fields.choice("change_class", CHANGE_CLASSES),
         intended_use=fields.text("intended_use", pattern=r"(?s).{1,2000}"),
         input=_input(fields.table("input")),
@@ -213,6 +214,15 @@ def _manifest(fields: Fields, parts: tuple[Part, ...]) -> Manifest:
     )
     fields.close()
     return manifest
+
+
+def _time(fields: Fields, key: str) -> str:
+    text = fields.text(key)
+    try:
+        parse_time(text)
+    except ValueError:
+        fields.problem(f"{fields.name(key)} is not a time")
+    return text
 
 
 def _model(fields: Fields) -> ModelId:
@@ -233,7 +243,7 @@ def _input(fields: Fields) -> InputSpec:
         width=fields.integer("width", 1, 4096),
         channels=fields.integer("channels", 1, 3),
         resize=fields.choice("resize", RESIZES),
-        pixels_max=fields.integer("pixels_max", 1, 1 << 30),
+        pixels_max=fields.integer("pixels_max", 1, PIXELS_MAX),
         bytes_max=fields.integer("bytes_max", 1, 1 << 30),
     )
     if spec.channels == 2:
@@ -244,12 +254,14 @@ def _input(fields: Fields) -> InputSpec:
 
 def _outputs(fields: Fields) -> OutputSpec:
     logits = fields.text("logits", pattern=_NAME)
+    fields.require("embedding")
     embedding = fields.text("embedding", pattern=_NAME) if fields.present("embedding") else None
     fields.close()
     return OutputSpec(logits, embedding)
 
 
 def _label(fields: Fields) -> Label:
+    fields.require("code")
     name, code = fields.text("name"), fields.optional_table("code")
     label = Label(name, None if code is None else Code(code.text("system"), code.text("value")))
     for read in (code, fields):
@@ -259,6 +271,7 @@ def _label(fields: Fields) -> Label:
 
 
 def _decision(fields: Fields) -> DecisionRule:
+    fields.require("unknown")
     unknown = fields.optional_table("unknown")
     rule = DecisionRule(
         temperature_e6=fields.integer("temperature_e6", 1_000, 1_000_000_000),
@@ -276,7 +289,7 @@ def _decision(fields: Fields) -> DecisionRule:
 def _runtime(fields: Fields) -> RuntimeSpec:
     spec = RuntimeSpec(
         opset=fields.integer("opset", 18, 99),
-        onnxruntime_min=fields.text("onnxruntime_min", pattern=r"\d{1,4}\.\d{1,4}\.\d{1,4}"),
+        onnxruntime_min=fields.text("onnxruntime_min", pattern=r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}"),
         providers=tuple(fields.items("providers", str, 1, 8)),
         rows_max=fields.integer("rows_max", 1, ROWS_MAX),
     )
@@ -295,7 +308,7 @@ def _provenance(fields: Fields) -> Provenance:
     provenance = Provenance(fields.text("checkpoint_sha256", pattern=_HEX), tools, parity)
     if not all(isinstance(v, str) for v in tools.values()):
         fields.problem("provenance.tools holds something that is not a string")
-    if not all(isinstance(v, int) for v in parity.values()):
+    if not all(type(v) is int for v in parity.values()):  # True is not 1
         fields.problem("provenance.parity holds something that is not a whole number")
     fields.close()
     return provenance

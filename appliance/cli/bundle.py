@@ -10,6 +10,7 @@ from appliance import wiring
 from appliance.bundle import container, grant, opening
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.opening import Genuine, TrustedKeys
+from appliance.canonical import format_time
 from appliance.cli import echo_json
 from appliance.cli.options import FILE, JSON, SITE, read_site
 from appliance.errors import BundleError
@@ -98,7 +99,7 @@ class _Check:
         given = grant.read(data, self._trusted.licensing)
         given.terms.require_in_force(self._now)
         given.unwrap(self._key)
-        until = grant.format_time(given.terms.not_after)
+        until = format_time(given.terms.not_after)
         return f"grant for {given.terms.model} version {given.terms.version} until {until}"
 
 

@@ -7,7 +7,7 @@ import click
 
 from appliance import wiring
 from appliance.bundle import enrolment
-from appliance.bundle.grant import format_time
+from appliance.canonical import format_time
 from appliance.cli.options import SITE, read_site
 from appliance.keys import APPLIANCE_SEED
 

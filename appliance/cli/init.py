@@ -1,5 +1,6 @@
 """``appliance init``"""
 
+import re
 import secrets
 from pathlib import Path
 
@@ -47,6 +48,10 @@ passphrase_file = "secrets/passphrase"
 @click.option("--dns", required=True, help="The name clients will connect to, for the certificate request.")
 def command(directory: Path, name: str, dns: str) -> None:
     """Make a site directory: configuration, keys, passphrase, certificate request, empty audit log."""
+    if not (1 <= len(name) <= 200 and name.isprintable()):
+        raise ConfigError("--name must be 1 to 200 printable characters")
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", dns):
+        raise ConfigError("--dns must be a DNS name in its ASCII form, of at most 64 characters")
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory} exists and is not empty")
     for folder in ("keys", "secrets", "tls", "trust/exporter", "trust/licensing", "models", "audit"):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ def command(path: Path) -> None:
     _log_json_lines()
 
     def say(event: str, ports: Ports) -> None:
-        _write(event=event, port=ports.tls, plaintext_port=ports.plaintext, metrics_port=ports.metrics)
+        _write(event=event, pid=os.getpid(), port=ports.tls, plaintext_port=ports.plaintext, metrics_port=ports.metrics)
 
     if not asyncio.run(wiring.serve(settings, say)):
         raise AuditLogError("The audit log could not be written; the appliance has stopped.")

@@ -112,9 +112,11 @@ class Batcher:
 
     async def _run(self, jobs: Sequence[_Job]) -> None:
         started = self._loop.time()
-        images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
         try:
+            images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
             outputs = await self._loop.run_in_executor(self._executor, self._runner.run, images)
+            if len(outputs.logits) != len(images):  # else a caller's slot would hold another's rows
+                raise RuntimeError("the graph did not answer row for row")
         except Exception:  # whatever the runtime raised, these callers are told, and the next batch runs
             log.exception("a batch failed")
             for job in jobs:

@@ -1,7 +1,7 @@
 """``appliance.v1.Administration``: for people with the role ``administer``."""
 
 from appliance.access import Action
-from appliance.bundle.grant import format_time
+from appliance.canonical import format_time
 from appliance.load import LoadedModel
 from appliance.predict import Desk, inquire
 from appliance.server.status import Context, answer
