@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from appliance.bundle import enrolment, grant, opening, signature
+from appliance.bundle import enrolment, opening, signature
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.opening import TrustedKeys
+from appliance.canonical import format_time, parse_time
 from appliance.errors import ConfigError
 from appliance.model import inputs
 from appliance.model.confidence import Reference
@@ -78,7 +79,7 @@ def test_granted_bundle_opens_at_the_site(desk: Desk, grant_options: list[object
     admitted = genuine.admit(ticket, RecipientKey(SEED), trusted, datetime.now(UTC))
     assert (admitted.terms.site, admitted.terms.grace_days) == ("Example Hospital", 30)
     assert (admitted.terms.not_after - admitted.terms.not_before).days == 365
-    assert grant.parse_time(grant.format_time(admitted.terms.not_after)) == admitted.terms.not_after
+    assert parse_time(format_time(admitted.terms.not_after)) == admitted.terms.not_after
     assert set(admitted.decrypt().parts) == {"graph", "weights", "selftest", "reference"}
 
 
