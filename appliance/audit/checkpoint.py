@@ -49,7 +49,7 @@ class VerifierKey:
             name, key_id, encoded = text.strip().split("+", 2)
             material = decode_base64(encoded)
             key = cls(name, Ed25519PublicKey.from_public_bytes(material[1:]))
-            if material[:1] != _ED25519 or key.id.hex() != key_id:
+            if not name or any(c.isspace() for c in name) or material[:1] != _ED25519 or key.id.hex() != key_id:
                 raise ValueError("not an Ed25519 verifier key")
         except ValueError as error:
             raise AuditLogError("The log's verifier key is not valid.") from error

@@ -119,9 +119,8 @@ class Journal:
             entry.blame(error)
             raise
         finally:
-            # Shielded: a caller who cancels twice still leaves a record.
             try:
-                entry.receipt = await asyncio.shield(self.append(entry))
+                entry.receipt = await self.append(entry)  # written, too, for a caller who does not wait for it
             except AuditUnavailable as error:
                 entry.blame(error)
                 raise
@@ -212,11 +211,15 @@ class Journal:
 
     def _recover(self) -> Recovered | None:
         """Opens the last segment and cuts off what a crash left; makes the first one for a new log."""
+        cut = 0
         for path in reversed(segment_paths(self._directory)):
-            found = resume(path.read_bytes(), self._key.verifier)
+            data = path.read_bytes()
+            found = resume(data, self._key.verifier)
             if found is None:  # a crash while this segment was made; the one before it is whole
+                cut += len(data.rstrip(b"\x00"))
                 path.unlink()
                 continue
+            cut += found.cut_bytes
             self._tree, self._end, self._head_end = found.tree, found.end, found.head_end
             self._fd = os.open(path, os.O_RDWR)
             os.ftruncate(self._fd, self._end)
@@ -224,9 +227,9 @@ class Journal:
             if found.kept_records:
                 self._write(self._checkpoint_frame())
             os.fsync(self._fd)
-            return Recovered(found.kept_records, found.cut_bytes) if found.kept_records or found.cut_bytes else None
+            return Recovered(found.kept_records, cut) if found.kept_records or cut else None
         self._start_segment()
-        return None
+        return Recovered(0, cut) if cut else None
 
 
 def _lock(directory: Path) -> int:

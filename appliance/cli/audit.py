@@ -37,7 +37,7 @@ def verify(directory: Path, key: Path | None, expect_size: int | None, expect_ro
     except (OSError, ValueError):
         raise AuditLogError(f"There is no verifier key {KEY_FILE} in the directory; give one with --key.") from None
     started = perf_counter()
-    expected = None if expect_size is None else (expect_size, expect_root)
+    expected = None if expect_size is None else (expect_size, expect_root and expect_root.lower())
     with Progress(console=Console(stderr=True), disable=as_json, transient=True) as progress:
         task = progress.add_task("Verifying", total=len(segment_paths(folder)))
         try:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from appliance.access import LOCAL_PEER, Peer
 
 NAMES_MAX = 32
+NAME_CHARACTERS_MAX = 255  # of DNS; a longer name is one that no rule could name, and would fill the record
 
 
 def peer_of(context: "grpc.aio.ServicerContext[Any, Any]") -> Peer:
@@ -27,7 +28,8 @@ def _peer_of_certificate(pem: bytes) -> Peer:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])
-    return Peer(tuple(filter(None, map(_name, names)))[:NAMES_MAX], sha256(key).hexdigest())
+    known = [name for name in map(_name, names) if 0 < len(name) <= NAME_CHARACTERS_MAX]
+    return Peer(tuple(known[:NAMES_MAX]), sha256(key).hexdigest())
 
 
 def _name(name: x509.GeneralName) -> str:

@@ -1,0 +1,72 @@
+"""A desk for tests: a forged model behind a batcher, a journal on disk, and callers who may and may not."""
+
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from appliance.access import Access, Peer
+from appliance.config import Rule
+from appliance.engine.batcher import Batcher, Runner
+from appliance.engine.queue import Queue
+from appliance.load import Hardware, LoadedModel, load
+from appliance.model.inputs import Images
+from appliance.predict import Call, Desk, Encoded, Raw, Request, Serving
+from tests import forge
+from tests.audit import logs
+from tests.forge import Forge
+
+METHOD = "/appliance.v1.Classification/Classify"
+PSEUDONYM_KEY = bytes(range(32))
+SPKI = "cd" * 32
+RULES = (
+    Rule("DNS:reader", frozenset({"predict"}), frozenset({"forged"})),
+    Rule("DNS:watcher", frozenset({"observe"}), frozenset({"*"})),
+    Rule("DNS:admin", frozenset({"administer", "predict"}), frozenset({"*"})),
+)
+
+
+@cache
+def model() -> LoadedModel:
+    """The forged model, through the whole order of trust, once."""
+    vendor = Forge()
+    bundle = vendor.bundle()
+    hardware = Hardware(("CPUExecutionProvider",), 1)
+    return load(bundle, vendor.grant(bundle), vendor.key, vendor.trusted, hardware, forge.NOW)
+
+
+@asynccontextmanager
+async def desk_of(
+    folder: Path, *, runner: Runner | None = None, queue_rows_max: int = 100_000, workers: int = 1, **options: Any
+) -> AsyncIterator[Desk]:
+    """A desk that is open; ``runner`` stands in for the model's session, ``options`` are the journal's."""
+    journal = logs.journal(folder, **({"segment_bytes": 1 << 20} | options))
+    with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(workers) as runs:
+        batcher = Batcher(
+            runner or model().session,
+            Queue(queue_rows_max, 1 << 30),
+            runs,
+            rows_max=model().manifest.runtime.rows_max,
+            workers=workers,
+        )
+        serving = {"forged": Serving(model(), batcher)}
+        yield Desk(Access(RULES), journal, decoders, PSEUDONYM_KEY, serving, open=True)
+        await batcher.drain()
+    journal.close()
+
+
+def call(*names: str, reference: str = "", deadline: float | None = None) -> Call:
+    """A call by whoever has these names in a certificate; without any, by the reader."""
+    return Call(METHOD, Peer(names or ("DNS:reader",), SPKI), "01ARYZ6S410000000000000000", reference, deadline)
+
+
+def raw(images: Images, **changes: Any) -> Callable[[], Request]:
+    fields: dict[str, Any] = {"model": "forged", "version": 0, "rows": Raw(images.tobytes(), images.shape)}
+    return lambda: Request(**fields | changes)
+
+
+def encoded(*images: bytes, **changes: Any) -> Callable[[], Request]:
+    fields: dict[str, Any] = {"model": "forged", "version": 0, "rows": Encoded(images)}
+    return lambda: Request(**fields | changes)
