@@ -70,11 +70,8 @@ def test_a_journal_takes_up_a_log_cut_anywhere_and_says_what_it_found(tmp_path: 
 
         index, recovered = asyncio.run(gone_on(folder))
         assert index == records
-        torn = len(DATA[end:cut].rstrip(b"\0"))  # zeros are what a segment is made of
-        if end < HEAD_END or not (unsigned or torn):
-            assert recovered is None
-        else:
-            assert recovered == Recovered(unsigned, torn)
+        torn = len(DATA[end if end >= HEAD_END else 0 : cut].rstrip(b"\0"))  # zeros are what a segment is made of
+        assert recovered == (Recovered(unsigned, torn) if unsigned or torn else None)
         assert logs.payloads(folder)[:records] == [logs.small_record(i) for i in range(records)]
         assert verify(folder, VERIFIER).size == records + 1
 
