@@ -1,135 +1,130 @@
-"""``make bench``: the appliance against raw ONNX Runtime, in one run, interleaved; medians of the rounds.
+"""The benchmark: ONNX Runtime alone against the appliance, in one run, in turns; writes build/bench.json."""
 
-Raw is the better of two ways to use the same session in a process of its own: as many threads as there are callers, one row
-each; or one thread with all their rows in one batch, up to the model's largest. The appliance answers over gRPC, with its
-audit log on, over mutual TLS and over the loopback listener without TLS.
-"""
-
+import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Any
 
-import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import networks
+from tests.benchmarks import models
+from tests.benchmarks.rounds import Round, Worker, middle, worker
 from tests.forge import Forge
 from tests.running import Running, running
 
-MODELS = ("small", "resnet18")
-CONCURRENCIES = (1, 8, 32)
-OUT = Path("build/bench.json")
-SETTINGS = """
-[[access]]
-caller = "DNS:bench"
-roles = ["predict"]
-
-[server.plaintext]
-address = "127.0.0.1:0"
-roles = ["predict"]
-"""
+OUT = Path(__file__).resolve().parents[2] / "build" / "bench.json"
+CONCURRENCY = (1, 8, 32)
+PLAINTEXT = '[server.plaintext]\naddress = "127.0.0.1:0"\nroles = ["predict"]\n'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
+    """What is measured, ``rows`` to a request, ``callers`` of them at once, for ``concurrency`` rows that want an answer."""
+
     server: str
     model: str
     rows: int
+    callers: int
     concurrency: int
-    ips: float
-    p50_ms: float
-    p99_ms: float
-    ratio_to_raw: float
-    audit: bool
     tls: bool
 
 
-@click.command()
-@click.option("--seconds", default=3.0, show_default=True, help="How long each point is measured in a round.")
-@click.option("--rounds", default=3, show_default=True)
-def main(seconds: float, rounds: int) -> None:
-    """Measure the appliance against raw ONNX Runtime on this machine."""
-    console = Console()
-    made = Forge()
-    cases = [(model, concurrency) for model in MODELS for concurrency in CONCURRENCIES]
-    found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+def points(concurrency: Sequence[int]) -> Iterator[Point]:
+    """Everything to compare, neighbours in time where they are compared."""
+    for network in models.NETWORKS:
+        for wanted in concurrency:
+            yield Point("raw", network.name, 1, wanted, wanted, False)
+            if (rows := min(wanted, network.rows_max)) > 1:
+                yield Point("raw", network.name, rows, 1, wanted, False)
+            yield Point("appliance", network.name, 1, wanted, wanted, True)
+            yield Point("appliance", network.name, 1, wanted, wanted, False)
+
+
+def measure(point: Point, raw: Worker, load: Worker, appliance: Running, warm_s: float, seconds: float) -> Round:
+    common = {"model": point.model, "callers": point.callers, "warm_s": warm_s, "seconds": seconds}
+    if point.server == "raw":
+        return raw.ask(rows=point.rows, **common)
+    return load.ask(port=appliance.port if point.tls else appliance.plaintext_port, tls=point.tls, **common)
+
+
+def results(found: dict[Point, list[Round]]) -> list[dict[str, object]]:
+    """The medians; of the ways to use ONNX Runtime alone only the best, which every ratio is to."""
+    medians = {point: middle(rounds) for point, rounds in found.items()}
+    best: dict[tuple[str, int], Point] = {}
+    for point in (point for point in medians if point.server == "raw"):
+        key = (point.model, point.concurrency)
+        if key not in best or medians[point].ips > medians[best[key]].ips:
+            best[key] = point
+    return [
+        {
+            "server": point.server,
+            "model": point.model,
+            "rows": point.rows,
+            "concurrency": point.concurrency,
+            "ips": round(figures.ips, 1),
+            "p50_ms": round(figures.p50_ms, 2),
+            "p99_ms": round(figures.p99_ms, 2),
+            "ratio_to_raw": round(figures.ips / medians[best[point.model, point.concurrency]].ips, 3),
+            "audit": point.server == "appliance",
+            "tls": point.tls,
+        }
+        for point, figures in medians.items()
+        if point.server != "raw" or point in best.values()
+    ]
+
+
+def show(console: Console, found: list[dict[str, object]]) -> None:
+    table = Table(title="Rows a second, closed loop, medians")
+    for name in found[0]:
+        table.add_column(name, justify="left" if name in ("server", "model") else "right")
+    for row in found:
+        table.add_row(*(str(value) for value in row.values()))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="through everything; medians are kept (3)")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=CONCURRENCY, help="rows that want an answer (1 8 32)")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round, to see that it works; its figures mean little"
+    )
+    parser.add_argument("--settings", default="", help="more of the site's configuration, as TOML")
+    parser.add_argument("--out", type=Path, default=OUT, help="the result, JSON (build/bench.json)")
+    asked = parser.parse_args()
+    seconds, rounds = (0.5, 1) if asked.quick else (asked.seconds, asked.rounds)
+    console = Console(width=120)
+    found: dict[Point, list[Round]] = {point: [] for point in points(asked.concurrency)}
+    console.print(f"{len(found)} points, {rounds} rounds of {seconds:g} s each; first the bundles are made and opened")
+    forge = Forge()
     with tempfile.TemporaryDirectory() as folder:
-        console.print("Sealing two bundles and starting an appliance.")
-        bundles = [networks.bundle(model, made.content_key, made.exporter) for model in MODELS]
-        with running(made.site(Path(folder), bundles, SETTINGS)) as appliance:
-            for turn in range(rounds):
-                for model, concurrency in cases:
-                    for server, asked in _ways(appliance, model, concurrency, seconds):
-                        result = _measure(asked)
-                        found.setdefault((server, model, concurrency), []).append(result)
-                        shown = f"{server:16} {model:9} concurrency {concurrency:2}: {result['ips']:7.1f} rows/s"
-                        console.print(f"round {turn + 1} of {rounds}  {shown}", highlight=False)
-    points = [point for model, concurrency in cases for point in _points(found, model, concurrency)]
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n")
-    console.print(_table(points))
-    console.print(f"Written to {OUT}.")
-
-
-def _ways(appliance: Running, model: str, concurrency: int, seconds: float) -> list[tuple[str, dict[str, Any]]]:
-    raw = {"kind": "raw", "model": model, "seconds": seconds, "threads": os.cpu_count()}
-    load = {"kind": "load", "model": model, "seconds": seconds, "concurrency": concurrency}
-    ways = [("raw threads", raw | {"concurrency": concurrency, "rows": 1})]
-    if concurrency > 1:
-        ways.append(("raw batches", raw | {"concurrency": 1, "rows": min(concurrency, networks.ROWS_MAX)}))
-    client = str(appliance.site.client("bench"))
-    plain = f"127.0.0.1:{appliance.plaintext_port}"
-    return [
-        *ways,
-        ("appliance", load | {"address": appliance.address, "client": client}),
-        ("appliance no TLS", load | {"address": plain, "client": None}),
-    ]
-
-
-def _measure(asked: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.benchmarks.workers", json.dumps(asked)]
-    result: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return result
-
-
-def _points(found: dict[tuple[str, str, int], list[dict[str, Any]]], model: str, concurrency: int) -> list[Point]:
-    speeds = {
-        server: median(result["ips"] for result in results)
-        for (server, m, c), results in found.items()
-        if (m, c) == (model, concurrency)
-    }
-    best = max((server for server in speeds if server.startswith("raw")), key=speeds.__getitem__)
-
-    def point(server: str, name: str, *, served: bool, tls: bool) -> Point:
-        results = found[server, model, concurrency]
-        middle = median(median(result["ms"]) for result in results)
-        slow = median(quantiles(result["ms"], n=100)[98] for result in results)
-        rows = networks.ROWS_MAX if server == "raw batches" else 1
-        ratio = speeds[server] / speeds[best]
-        rows = min(rows, concurrency)
-        return Point(name, model, rows, concurrency, speeds[server], middle, slow, ratio, served, tls)
-
-    return [
-        point(best, "raw", served=False, tls=False),
-        point("appliance", "appliance", served=True, tls=True),
-        point("appliance no TLS", "appliance", served=True, tls=False),
-    ]
-
-
-def _table(points: list[Point]) -> Table:
-    table = Table("server", "TLS", "model", "concurrency", "rows/s", "p50 ms", "p99 ms", "ratio to raw")
-    for p in points:
-        name = f"raw, {p.rows} rows a run" if p.server == "raw" else p.server
-        numbers = (f"{p.ips:.1f}", f"{p.p50_ms:.2f}", f"{p.p99_ms:.2f}", f"{p.ratio_to_raw:.2f}")
-        table.add_row(name, "yes" if p.tls else "", p.model, str(p.concurrency), *numbers)
-    return table
+        site = forge.site(
+            Path(folder), [models.make(network).bundle(forge) for network in models.NETWORKS], PLAINTEXT + asked.settings
+        )
+        with (
+            running(site) as appliance,
+            worker("tests.benchmarks.raw") as raw,
+            worker("tests.benchmarks.load", str(site.client("admin"))) as load,
+        ):
+            for number in range(1, rounds + 1):
+                for point in found:
+                    figures = measure(point, raw, load, appliance, min(1.0, seconds / 3), seconds)
+                    found[point].append(figures)
+                    console.print(
+                        f"round {number}  {point.server:9}  {point.model:8}  {point.callers:2} × {point.rows:2} rows"
+                        f"  {'TLS' if point.tls else '   '}  {figures.ips:7.1f} rows/s  p50 {figures.p50_ms:6.2f} ms"
+                        f"  p99 {figures.p99_ms:6.2f} ms",
+                        highlight=False,
+                    )
+    table = results(found)
+    show(console, table)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(json.dumps(table, indent=1) + "\n")
+    console.print(f"Wrote {asked.out}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Traced:
 
     def outward(self) -> list[str]:
         """Every attempt to reach somebody: connections, datagrams, name look-ups."""
-        calls = r"\d+ [\d.]+ (connect\(|socket\(AF_INET6?, SOCK_DGRAM|send(to|msg|mmsg)\(.*sin6?_addr)"
+        calls = r"\d+ +[\d.]+ (connect\(|socket\(AF_INET6?, SOCK_DGRAM|send(to|msg|mmsg)\(.*sin6?_addr)"
         return [line for line in self.lines if re.match(calls, line)]
 
     def listening(self) -> set[str]:
@@ -75,9 +75,9 @@ class Traced:
 
 
 def _changes_a_file(line: str) -> bool:
-    if re.match(r"\d+ [\d.]+ open", line):
+    if re.match(r"\d+ +[\d.]+ open", line):
         return bool(re.search(r"O_(WRONLY|RDWR|CREAT)", line)) and "/dev/null" not in line
-    return bool(re.match(rf"\d+ [\d.]+ ({FILES.replace(',', '|')})\(", line))
+    return bool(re.match(rf"\d+ +[\d.]+ ({FILES.replace(',', '|')})\(", line))
 
 
 def _paths(line: str) -> list[str]:
