@@ -70,7 +70,9 @@ class Traced:
     def read_while_serving(self) -> list[str]:
         """Files that are opened after it has said that it serves."""
         said = datetime.fromisoformat(self.appliance.lines[-1]["time"]).timestamp()
-        opened = [line for line in self.lines if " open" in line and float(line.split()[1]) > said + 0.01]
+        # Where threads interleave, a call's second line ("<... openat resumed>") has no path; its first one has.
+        opened = [line for line in self.lines if re.match(r"\d+ +[\d.]+ open", line)]
+        opened = [line for line in opened if float(line.split()[1]) > said + 0.01]
         return [path for line in opened for path in _paths(line)]
 
 
