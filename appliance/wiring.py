@@ -118,7 +118,11 @@ async def _load_active(appliance: Appliance, config: Config, key: RecipientKey) 
 
 def load_installed(installed: Installed, key: RecipientKey, trusted: TrustedKeys, given: Hardware) -> LoadedModel:
     """Loads an installed model from its files. Raises BundleError, ConfigError."""
-    model = load(installed.bundle.read_bytes(), installed.grant.read_bytes(), key, trusted, given, datetime.now(UTC))
+    try:
+        bundle, grant = installed.bundle.read_bytes(), installed.grant.read_bytes()
+    except OSError:
+        raise NotAdmitted("The installed bundle or its grant cannot be read.") from None
+    model = load(bundle, grant, key, trusted, given, datetime.now(UTC))
     if (model.name, model.version) != (installed.name, installed.version):
         raise NotAdmitted("The bundle is of another model or version than the one it was installed as.")
     return model

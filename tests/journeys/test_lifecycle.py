@@ -148,6 +148,14 @@ def test_an_altered_bundle_never_serves(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_a_missing_grant_is_said_in_a_sentence(tmp_path: Path) -> None:
+    made = Forge()
+    site = made.site(tmp_path, [made.bundle()])
+    next(Site(site.root).installed()).grant.unlink()
+    ended = serve(site)
+    assert (ended.returncode, ended.stderr) == (3, "appliance: The installed bundle or its grant cannot be read.\n")
+
+
 def test_a_log_directory_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
     made = Forge()
     site = made.site(tmp_path, [made.bundle()])
