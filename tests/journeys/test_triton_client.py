@@ -46,7 +46,7 @@ chosen = client.infer("forged", [files], outputs=[InferRequestedOutput("logits")
 assert np.abs(chosen.as_numpy("logits") - wanted).max() < 1e-4
 assert chosen.as_numpy("probabilities") is None and chosen.get_response().id == "case-9"
 
-for model, tensor, status in (("other", raw, "PERMISSION_DENIED"), ("forged", None, "INVALID_ARGUMENT")):
+for model, tensor, status in (("other", raw, "NOT_FOUND"), ("forged", None, "INVALID_ARGUMENT")):
     if tensor is None:
         tensor = InferInput("image", [1, 4, 4, 1], "UINT8")
         tensor.set_data_from_numpy(np.zeros((1, 4, 4, 1), np.uint8))
@@ -83,7 +83,7 @@ def test_tritons_client_works_unmodified(triton_python: Path, tmp_path: Path) ->
     np.savez(tmp_path / "rows.npz", images=images, logits=forge.logits(images), **encoded)
     made = Forge()
     with running(made.site(tmp_path, [made.bundle()])) as appliance:
-        arguments = [appliance.address, appliance.site.client("reader"), tmp_path / "rows.npz"]
+        arguments = [appliance.address, appliance.site.client("admin"), tmp_path / "rows.npz"]
         ended = subprocess.run(
             [triton_python, "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=60, check=False
         )
