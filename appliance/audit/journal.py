@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Protocol
 
 from appliance.audit import record, segment
-from appliance.audit.checkpoint import NOTE_BYTES_MAX, Checkpoint, LogKey
+from appliance.audit.checkpoint import NOTE_BYTES_MAX, Checkpoint, LogKey, VerifierKey
 from appliance.audit.record import Entry, Origin, Receipt
 from appliance.audit.recovery import resume
 from appliance.audit.segment import segment_paths
@@ -49,16 +49,17 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What recovery found after the last checkpoint: whole records kept, bytes of a torn write cut off."""
+    """What recovery found after the last checkpoint and cut off: so many bytes, whole records among them."""
 
-    kept_records: int
+    cut_records: int
     cut_bytes: int
 
 
 class Journal:
     """An open log. Use from one event loop; ``close`` before the process ends.
 
-    ``on_failure`` is called in the writer's thread when the log takes no more records.
+    ``position`` is what is durable: the size and root of the newest checkpoint. ``on_failure`` is called in the writer's
+    thread when the log takes no more records.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Journal:
             AuditLogError: it is in use, not ours, damaged, or cannot be written.
         """
         self._key, self._key_id, self._origin = key, key.verifier.id, origin
-        self._directory, self._segment_bytes = directory, segment_bytes
+        self.directory, self._segment_bytes = directory, segment_bytes
         self._watcher, self._sync = watcher, sync
         self.on_failure: Callable[[], None] = lambda: None
         self._tree, self._fd, self._end, self._head_end = Tree(), -1, 0, 0
@@ -88,6 +89,7 @@ class Journal:
             self._lock = _lock(directory)
             try:
                 self.recovered = self._recover()
+                self.position = Checkpoint(self._tree.size, self._tree.root())
             except BaseException:
                 os.close(self._lock)
                 raise
@@ -97,8 +99,8 @@ class Journal:
         self._thread.start()
 
     @property
-    def size(self) -> int:
-        return self._tree.size
+    def verifier(self) -> VerifierKey:
+        return self._key.verifier
 
     @property
     def writable(self) -> bool:
@@ -183,26 +185,28 @@ class Journal:
         for data in records:
             receipts.append(Receipt(self._tree.size, leaf_hash(data)))
             self._tree.append(receipts[-1].leaf_hash)
-        self._write(block + self._checkpoint_frame())
+        signed = Checkpoint(self._tree.size, self._tree.root())
+        self._write(block + self._checkpoint_frame(signed))
         self._sync(self._fd)
+        self.position = signed
         return receipts
 
-    def _checkpoint_frame(self) -> bytes:
-        note = self._key.sign(Checkpoint(self._tree.size, self._tree.root()), self._key_id)
-        return segment.frame(segment.CHECKPOINT, note)
+    def _checkpoint_frame(self, signed: Checkpoint) -> bytes:
+        return segment.frame(segment.CHECKPOINT, self._key.sign(signed, self._key_id))
 
     def _start_segment(self) -> None:
         """A new file, preallocated so that a full disk shows here and not in the middle of a group."""
-        path = self._directory / f"{self._tree.size:020d}.log"
+        path = self.directory / f"{self._tree.size:020d}.log"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._end = fd, 0
         os.posix_fallocate(fd, 0, self._segment_bytes)
-        self._write(self._checkpoint_frame() + segment.frame(segment.TREE, b"".join(self._tree.frontier)))
+        signed = Checkpoint(self._tree.size, self._tree.root())
+        self._write(self._checkpoint_frame(signed) + segment.frame(segment.TREE, b"".join(self._tree.frontier)))
         self._head_end = self._end
         os.fsync(fd)
-        _sync_directory(self._directory)
+        _sync_directory(self.directory)
 
     def _write(self, block: bytes) -> None:
         if os.pwrite(self._fd, block, self._end) != len(block):
@@ -212,7 +216,7 @@ class Journal:
     def _recover(self) -> Recovered | None:
         """Opens the last segment and cuts off what a crash left; makes the first one for a new log."""
         cut = 0
-        for path in reversed(segment_paths(self._directory)):
+        for path in reversed(segment_paths(self.directory)):
             data = path.read_bytes()
             found = resume(data, self._key.verifier)
             if found is None:  # a crash while this segment was made; the one before it is whole
@@ -224,10 +228,8 @@ class Journal:
             self._fd = os.open(path, os.O_RDWR)
             os.ftruncate(self._fd, self._end)
             os.posix_fallocate(self._fd, 0, max(self._segment_bytes, self._end))
-            if found.kept_records:
-                self._write(self._checkpoint_frame())
             os.fsync(self._fd)
-            return Recovered(found.kept_records, cut) if found.kept_records or cut else None
+            return Recovered(found.cut_records, cut) if cut else None
         self._start_segment()
         return Recovered(0, cut) if cut else None
 
@@ -238,7 +240,7 @@ def _lock(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise AuditLogError("The audit log is in use: an appliance is running at this site.") from None
+        raise AuditLogError("The audit log is in use: an appliance or another command is at work at this site.") from None
     return fd
 
 

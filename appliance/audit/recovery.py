@@ -1,7 +1,8 @@
 """What the last segment of a log really holds (audit-format section 5): a function of its bytes.
 
 A torn write and tampering are told apart by what stands behind them. Nothing after the last checkpoint was ever
-acknowledged, so a broken frame there is a crash; a broken frame with a valid checkpoint behind it is damage.
+acknowledged, so a broken frame there is a crash; a broken frame with a valid checkpoint behind it is damage. Whole records
+there are no better: nobody has signed them, and whoever can write the disk could have put them there.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from appliance.errors import AuditLogError
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Where to go on: the tree, the end of the last whole frame, the end of the segment's head; and what a crash left."""
+    """Where to go on: the tree, and the end, of what is signed; the end of the segment's head. What is behind is to be cut:
+    so many whole records, and so many bytes with what is torn.
+    """
 
     tree: Tree
     end: int
     head_end: int
-    kept_records: int
+    cut_records: int
     cut_bytes: int
 
 
@@ -31,18 +34,21 @@ def resume(data: bytes, verifier: VerifierKey) -> Resumed | None:
     """
     tree: Tree | None = None
     signed: Checkpoint | None = None
-    end = head_end = kept = 0
+    end = signed_end = head_end = 0
+    waiting: list[bytes] = []
     for frame in segment.frames(data):
         match frame.kind:
             case segment.CHECKPOINT:
-                signed, kept = verifier.open(frame.payload), 0
+                signed = verifier.open(frame.payload)
                 if tree is not None:
+                    for leaf in waiting:
+                        tree.append(leaf)
                     require_signed(tree, signed)
+                    waiting, signed_end = [], frame.end
             case segment.TREE if tree is None and signed is not None:
-                tree, head_end = read_tree(signed, frame.payload), frame.end
+                tree, head_end, signed_end = read_tree(signed, frame.payload), frame.end, frame.end
             case segment.RECORD if tree is not None:
-                tree.append(leaf_hash(frame.payload))
-                kept += 1
+                waiting.append(leaf_hash(frame.payload))
             case _:
                 raise AuditLogError("The audit log is damaged: its frames are out of order.")
         end = frame.end
@@ -50,7 +56,7 @@ def resume(data: bytes, verifier: VerifierKey) -> Resumed | None:
         raise AuditLogError("The audit log is damaged: a record before a signed checkpoint is broken.")
     if tree is None:
         return None
-    return Resumed(tree, end, head_end, kept, len(data[end:].rstrip(b"\x00")))
+    return Resumed(tree, signed_end, head_end, len(waiting), len(data[signed_end:].rstrip(b"\x00")))
 
 
 def read_tree(signed: Checkpoint, payload: bytes) -> Tree:

@@ -1,9 +1,11 @@
 """The auditor's reader: everything that section 6 of the audit format asks, from a directory and a public key."""
 
+import itertools
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from appliance import canonical
 from appliance.audit import segment
@@ -53,6 +55,30 @@ def verify(
     return check.result(len(paths))
 
 
+def acts_since(directory: Path, key: VerifierKey, noted: tuple[int, str]) -> tuple[list[dict[str, Any]], str]:
+    """The records of acts that follow a size and root noted earlier, and the time of the newest record, whatever it is of.
+
+    Checked from the segment that holds that place on. Nobody may be writing the log.
+
+    Raises:
+        AuditLogError: it does not continue what was noted, or is damaged after it.
+    """
+    check = _Check(key, noted)
+    try:
+        paths = segment_paths(directory)
+        before = [path for path in paths if int(path.stem) <= noted[0]]
+        paths = paths[len(before) - 1 :] if before else paths
+        for path in paths:
+            data = path.read_bytes()
+            if path == paths[0]:
+                check.begin(data)
+            check.segment(data, int(path.stem), last=path == paths[-1])
+    except OSError as error:
+        raise AuditLogError("The audit log cannot be read.") from error
+    check.result(len(paths))
+    return check.acts, check.newest
+
+
 def _last_segment(before: "_Check", path: Path) -> "_Check":
     """Checks the segment that an appliance may be writing. What was read of a write half done is read again."""
     data = path.read_bytes()
@@ -73,6 +99,8 @@ class _Check:
     def __init__(self, key: VerifierKey, expected: tuple[int, str | None] | None) -> None:
         self.key, self.tree = key, Tree()
         self.expected, self.met = expected, expected is None or expected[0] == 0
+        self.acts: list[dict[str, Any]] = []
+        self.newest = ""
         self.signed: Checkpoint | None = None
         self.checkpoints = self.unsigned = 0
 
@@ -80,7 +108,15 @@ class _Check:
         """This state, to go on from more than once."""
         other = copy(self)
         other.tree = Tree(self.tree.size, self.tree.frontier)
+        other.acts = list(self.acts)
         return other
+
+    def begin(self, data: bytes) -> None:
+        """Takes the tree that a segment begins with for granted: its checkpoint is signed."""
+        head = list(itertools.islice(segment.frames(data), 2))
+        if [frame.kind for frame in head] == [segment.CHECKPOINT, segment.TREE]:
+            self.tree = read_tree(self.key.open(head[0].payload), head[1].payload)
+            self._meet()
 
     def segment(self, data: bytes, first_index: int, last: bool) -> None:
         kinds, end = b"", 0
@@ -115,10 +151,16 @@ class _Check:
             record = canonical.decode(data)
             if record["v"] != 1 or record["index"] != self.tree.size:
                 raise ValueError("out of sequence")
+            self.newest = record.get("time", self.newest)
         except (ValueError, KeyError, TypeError):
             raise self._damaged("a record is not canonical, or out of sequence") from None
+        if record.get("event", "call") != "call" and self.expected is not None and record["index"] >= self.expected[0]:
+            self.acts.append(record)
         self.tree.append(leaf_hash(data))
         self.unsigned += 1
+        self._meet()
+
+    def _meet(self) -> None:
         if self.expected is not None and self.tree.size == self.expected[0]:
             self.met = self.expected[1] in (None, self.tree.root().hex())
 
