@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
@@ -181,6 +182,17 @@ def graph_of(*nodes: onnx.NodeProto, tensors: tuple[TensorProto, ...] = ()) -> b
 def test_graph_that_the_runtime_does_not_know_is_refused() -> None:
     with pytest.raises(RefusedGraph, match="does not take"):
         load(graph=graph_of(helper.make_node("NoSuchOperator", ["image"], ["logits"])))
+
+
+def test_runtime_never_guesses_that_a_graph_is_of_its_own_format() -> None:
+    """An unknown field in front puts the runtime's own mark where it looks for it; what was inspected is what runs."""
+    disguise = b"\xc2\x3e\x10" + b"xORTM" + bytes(11)  # field 1000, 16 bytes
+    graph = disguise + forge.model().SerializeToString()
+    assert graph[4:8] == b"ORTM"
+    with pytest.raises(Exception, match="ORT model"):
+        ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    images = forge.image(3)[None]
+    assert np.allclose(load(graph=graph).session.run(images).logits, forge.logits(images), atol=1e-4)
 
 
 def test_graph_that_fails_when_it_runs_is_refused() -> None:

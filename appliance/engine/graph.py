@@ -24,8 +24,8 @@ def inspect(graph: bytes | bytearray, manifest: Manifest, weights_bytes: int) ->
         model = onnx.load_model_from_string(bytes(graph))
     except Exception as error:  # protobuf's DecodeError has no public base to name
         raise RefusedGraph("The graph is not an ONNX model.") from error
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if not set(opsets) <= set(_DOMAINS) or manifest.runtime.opset not in opsets.values():
+    opsets = [(entry.domain in _DOMAINS, entry.version) for entry in model.opset_import]
+    if opsets != [(True, manifest.runtime.opset)]:
         raise RefusedGraph("The graph wants operators of another opset or domain than the manifest says.")
     if model.functions or model.training_info:
         raise RefusedGraph("The graph defines functions or training steps.")

@@ -44,6 +44,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: a warning may quote the graph
+    # Left to guess, the runtime takes bytes with a certain mark for a format of its own, which nobody has inspected.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Spinning threads win microseconds and take the cores that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if weights:
