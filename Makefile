@@ -50,8 +50,8 @@ proto-check: $(VENV)/installed  ## check that the committed protocol code is wha
 bench: $(VENV)/installed  ## measure serving against raw ONNX Runtime; writes build/bench.json
 	$(PY) -m tests.benchmarks
 
-soak: $(VENV)/installed  ## long runs: kill -9 under load, every bit of a bundle
-	$(PY) -m pytest -q -m soak -n 2
+soak: $(VENV)/installed  ## long runs, which print figures: kill -9 under load, every bit of a bundle, switches of large models
+	$(PY) -m pytest -q -m soak -s
 
 lock:  ## resolve the dependencies anew (needs uv)
 	$(LOCK) --extra cpu pyproject.toml locks/build.in -o locks/cpu.txt

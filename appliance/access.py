@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from appliance.config import LOCAL_CALLER, Rule
+from appliance.config import LOCAL_CALLER, LOCAL_OPERATOR, Rule
 from appliance.errors import PermissionDenied, Unauthenticated
 
 
@@ -24,6 +24,7 @@ class Peer:
 
 
 LOCAL_PEER = Peer((LOCAL_CALLER,), "")
+OPERATOR_PEER = Peer((LOCAL_OPERATOR,), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,39 @@ class Caller:
     roles: frozenset[str]
     models: frozenset[str]
 
+    def on_record(self) -> dict[str, str | list[str]]:
+        """What a record says of them."""
+        return {"name": self.name, "spki": self.spki, "roles": sorted(self.roles)}
+
     def authorise(self, action: Action) -> None:
         """Raises PermissionDenied unless a role allows the action."""
         if not self.roles & action.value:
             raise PermissionDenied("Your certificate's identity has no role for this call.")
 
+    def may_use(self, model: str) -> bool:
+        """Whether the caller's roles are good for this model."""
+        return bool(self.models & {model, "*"})
+
     def authorise_model(self, model: str) -> None:
         """Raises PermissionDenied unless the caller's roles are good for this model."""
-        if not self.models & {model, "*"}:
+        if not self.may_use(model):
             raise PermissionDenied("Your certificate's identity has no role for this model.")
+
+    def authorise_every_model(self) -> None:
+        """Raises PermissionDenied unless the caller's roles are good for all models: some acts concern them all."""
+        if "*" not in self.models:
+            raise PermissionDenied("Your certificate's identity has no role for every model, which this needs.")
+
+
+OPERATOR = Caller(LOCAL_OPERATOR, "", frozenset({"administer"}), frozenset({"*"}))
 
 
 class Access:
     """The rules of the configuration."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
-        self._rules = {rule.caller: rule for rule in rules}
+        operator = Rule(OPERATOR.name, OPERATOR.roles, OPERATOR.models)
+        self._rules = {rule.caller: rule for rule in (*rules, operator)}
 
     def identify(self, peer: Peer) -> Caller:
         """The caller: the first of the certificate's names that a rule knows, else its first name, with no roles.

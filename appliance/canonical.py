@@ -8,6 +8,7 @@ field whose name ends in ``_e6``. So no two writers can disagree about how a num
     b'{"a":["\\xc3\\xa9",null],"b":1}'
 """
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +41,17 @@ def decode(data: bytes) -> Any:
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError("not canonical JSON") from error
     return value
+
+
+def fingerprint(data: bytes, groups: int = 5) -> str:
+    """Groups of four hex digits of a SHA-256, for people to read to each other (section 1)."""
+    digits = hashlib.sha256(data).hexdigest()[: 4 * groups]
+    return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+
+
+def is_fingerprint(read_out: str, expected: str) -> bool:
+    """Whether what somebody read out is this fingerprint; case and spaces are theirs to choose."""
+    return "".join(read_out.lower().split()) == expected.replace(" ", "")
 
 
 def format_time(moment: datetime) -> str:

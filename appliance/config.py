@@ -2,7 +2,7 @@
 
 Relative paths are relative to the file's folder, the **site directory**, which also holds what is not configurable::
 
-    appliance.toml   keys/   trust/exporter/   trust/licensing/   models/   audit/   empty/
+    appliance.toml   state.json   keys/   trust/   models/   incoming/   audit/   empty/   operator.sock
 
 Every problem is reported at once; an unknown key is a problem. A setting tunes cost or says who may do what. None of them
 changes what is computed, or whether it is recorded.
@@ -20,7 +20,10 @@ from appliance.errors import ConfigError
 from appliance.fields import Fields
 
 ROLES = ("predict", "observe", "administer")
+VERSIONS_MAX = 8
 LOCAL_CALLER = "LOCAL:plaintext"
+LOCAL_OPERATOR = "LOCAL:operator"  # whoever may open the socket in the site directory
+SOCKET_PATH_BYTES_MAX = 107  # unix(7)
 
 _MODEL = r"[a-z0-9-]{1,64}|\*"
 _PORT_MAX = 65_535
@@ -44,6 +47,14 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Passphrase:
+    """Where the passphrase is that opens the keys."""
+
+    path: Path
+    is_credential: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Each limit has its unit in its name."""
 
@@ -52,15 +63,20 @@ class Limits:
     queue_bytes_max: int
     streams_max: int
     connection_age_s_max: int
+    bundle_bytes_max: int
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """``workers`` batches run at once for each model, on ``threads_per_worker`` threads each."""
+    """``workers`` batches run at once for each model, on ``threads_per_worker`` threads each.
+
+    ``versions_max`` versions of each model serve at once: the active one, and those that were active before it.
+    """
 
     providers: tuple[str, ...]
     workers: int
     threads_per_worker: int
+    versions_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +89,11 @@ class Config:
     metrics_address: tuple[str, int]
     lame_duck_s: int
     drain_s_max: int
-    passphrase_file: Path
+    passphrase: Passphrase
     limits: Limits
     engine: Engine
     rules: tuple[Rule, ...]
+    operators_socket: Path
     digest: str
 
     @property
@@ -84,16 +101,16 @@ class Config:
         return self.site / "keys"
 
     @property
-    def trust(self) -> Path:
-        return self.site / "trust"
-
-    @property
-    def models(self) -> Path:
-        return self.site / "models"
-
-    @property
     def audit(self) -> Path:
         return self.site / "audit"
+
+
+def operators_socket(site: Path) -> Path:
+    """Where the appliance of a site directory takes an operator's acts. Raises ConfigError where no socket can be."""
+    path = site.absolute() / "operator.sock"
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise ConfigError(f"the path of the site directory is too long: with {path.name} over {SOCKET_PATH_BYTES_MAX} bytes")
+    return path
 
 
 def read(path: Path, *, to_serve: bool = True) -> Config:
@@ -142,10 +159,11 @@ def _config(fields: Fields, site: Path, digest: str, to_serve: bool) -> Config:
         metrics_address=_host_port(_address(metrics, "address", default="127.0.0.1:9464")),
         lame_duck_s=server.integer("lame_duck_s", 0, 300, default=1),
         drain_s_max=server.integer("drain_s_max", 0, 600, default=10),
-        passphrase_file=_file(keys, "passphrase_file", site, True),
+        passphrase=_passphrase(keys, site, to_serve),
         limits=_limits(fields.table("limits", default={})),
         engine=_engine(fields.table("engine", default={})),
         rules=tuple(rules),
+        operators_socket=operators_socket(site),
         digest=digest,
     )
     for read in (site_table, server, keys, metrics, fields):
@@ -170,6 +188,7 @@ def _limits(fields: Fields) -> Limits:
         queue_bytes_max=fields.integer("queue_bytes_max", 1 << 10, 1 << 36, default=512 << 20),
         streams_max=fields.integer("streams_max", 1, 1 << 16, default=256),
         connection_age_s_max=fields.integer("connection_age_s_max", 10, 86_400, default=3600),
+        bundle_bytes_max=fields.integer("bundle_bytes_max", 1 << 10, 1 << 40, default=4 << 30),
     )
     fields.close()
     return limits
@@ -179,8 +198,23 @@ def _engine(fields: Fields) -> Engine:
     providers = fields.items("providers", str, 1, 8, default=["CPUExecutionProvider"])
     workers = fields.integer("workers", 1, 64, default=1)
     threads = fields.integer("threads_per_worker", 1, 256, default=max(1, (os.cpu_count() or 1) // workers))
+    versions = fields.integer("versions_max", 1, VERSIONS_MAX, default=2)
     fields.close()
-    return Engine(tuple(providers), workers, threads)
+    return Engine(tuple(providers), workers, threads, versions)
+
+
+def _passphrase(keys: Fields, site: Path, to_serve: bool) -> Passphrase:
+    """A file of the site, or a credential that systemd hands to a unit (systemd.exec(5), "Credentials")."""
+    if "passphrase_credential" not in keys:
+        return Passphrase(_file(keys, "passphrase_file", site, to_serve), is_credential=False)
+    if "passphrase_file" in keys:
+        keys.problem("keys has a passphrase_file and a passphrase_credential; keep one of the two")
+        keys.text("passphrase_file")
+    name = keys.text("passphrase_credential", pattern=r"[A-Za-z0-9_-]{1,64}")
+    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/run/credentials")) / name
+    if to_serve and not path.is_file():
+        keys.problem(f"keys.passphrase_credential: systemd has handed no credential {name} to this process")
+    return Passphrase(path, is_credential=True)
 
 
 def _file(fields: Fields, key: str, site: Path, must_exist: bool) -> Path:

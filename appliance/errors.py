@@ -17,12 +17,16 @@
     ├── BundleError             a file the vendor or the medium brought
     │   ├── MalformedBundle         not the format
     │   ├── UntrustedSignature      not signed by a key we trust for this
+    │   ├── NewVendor               a trust repository whose root nobody has compared here yet
+    │   ├── Revoked                 its vendor has taken it, or the key that signed it, back
+    │   ├── RolledBack              older than what was seen here before
     │   ├── NotAdmitted             genuine, but not for now or not for here
     │   ├── WrongKey                granted to another appliance
     │   ├── CorruptPayload          a part is not what was signed
     │   ├── RefusedGraph            a graph that must not reach the runtime
     │   └── FailedGoldenCase        this machine does not reproduce the vendor's answers
     ├── KeyUnavailable          a secret of this site cannot be read: missing, altered, or the wrong passphrase
+    ├── StateError              what this site remembers was altered, is missing, or contradicts its audit log
     ├── AuditLogError           the log on disk is not what was acknowledged
     └── CallFailed              what a client of ours sees of any of this: a status and the sentence
 
@@ -30,15 +34,20 @@ A message is one sentence, safe to show to a stranger: it never carries a path, 
 anything the caller did not send. No protocol's status appears here; ``server/status.py`` has that table.
 """
 
+CODE_KEY = "appliance-error"  # the trailing metadata that carries the code of an operator's error
+
 
 class ApplianceError(Exception):
-    """The root; never raised itself. ``str(error)`` is the public sentence."""
+    """The root; never raised itself. ``str(error)`` is the public sentence, ``code`` a stable word for it.
+
+    The codes stand in metrics, in the audit record and, of bundles, in the published vectors.
+    """
+
+    code = "internal"
 
 
 class RequestError(ApplianceError):
-    """A call that cannot be answered. ``code`` is the stable word used in metrics and in the audit record."""
-
-    code = "request_error"
+    """A call that cannot be answered."""
 
 
 class InvalidInput(RequestError):
@@ -80,15 +89,15 @@ class InferenceFailed(RequestError):
 class ConfigError(ApplianceError):
     """Start-up or a command cannot go on. ``problems`` has one sentence for each thing to mend."""
 
+    code = "config"
+
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
 
 
 class BundleError(ApplianceError):
-    """A bundle or a grant that must not be used. ``code`` is the typed outcome of the published vectors."""
-
-    code = "bundle_error"
+    """A bundle, a grant or a trust repository that must not be used."""
 
 
 class MalformedBundle(BundleError):
@@ -97,6 +106,18 @@ class MalformedBundle(BundleError):
 
 class UntrustedSignature(BundleError):
     code = "untrusted_signature"
+
+
+class NewVendor(BundleError):
+    code = "new_vendor"
+
+
+class Revoked(BundleError):
+    code = "revoked"
+
+
+class RolledBack(BundleError):
+    code = "rolled_back"
 
 
 class NotAdmitted(BundleError):
@@ -122,14 +143,40 @@ class FailedGoldenCase(BundleError):
 class KeyUnavailable(ApplianceError):
     """A secret of this site cannot be read."""
 
+    code = "key_unavailable"
+
+
+class StateError(ApplianceError):
+    """What this site remembers cannot be believed."""
+
+    code = "state"
+
 
 class AuditLogError(ApplianceError):
     """The audit log on disk is damaged, altered, or not ours."""
 
+    code = "audit_log"
+
 
 class CallFailed(ApplianceError):
-    """A call of our client was not answered. ``status`` is gRPC's name for why, such as ``INVALID_ARGUMENT``."""
+    """A call of our client was not answered.
 
-    def __init__(self, status: str, sentence: str) -> None:
+    ``status`` is gRPC's name for why, such as ``INVALID_ARGUMENT``; ``reason`` the code of one of the errors above, where
+    the appliance gave it.
+    """
+
+    reason = ""
+
+    def __init__(self, status: str, sentence: str, reason: str = "") -> None:
         super().__init__(sentence)
-        self.status = status
+        self.status, self.reason = status, reason
+
+
+def with_code(code: str) -> type[ApplianceError]:
+    """The kind of error that has a code; the root where none has."""
+    waiting = [ApplianceError]
+    for kind in waiting:  # grows while it is walked
+        if kind.code == code and kind is not ApplianceError:
+            return kind
+        waiting += kind.__subclasses__()
+    return ApplianceError

@@ -30,6 +30,9 @@ class Fields:
     def name(self, key: str) -> str:
         return f"{self.where}.{key}" if self.where else key
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._unread
+
     def _take(self, key: str, kind: type, described: str, default: Any) -> Any:
         if key not in self._unread:
             if default is _REQUIRED:

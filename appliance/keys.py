@@ -1,8 +1,9 @@
 """The site's own secrets, and who keeps them.
 
-One key, one purpose. A ``KeyProvider`` keeps them; the first is a folder of files sealed under a passphrase.
+One key, one purpose. A ``KeyProvider`` keeps them: a folder of files sealed under a passphrase, which comes from a file or,
+bound to the machine's TPM if the hospital wants it, from systemd (docs/keys.md).
 
-- ``appliance seed``   what grants are sealed for; signs the enrolment request
+- ``appliance seed``   what grants are sealed for; signs the enrolment request; authenticates what the site remembers
 - ``audit key``        signs the checkpoints of the audit log
 - ``pseudonym key``    hides what images were scored from everyone but this hospital
 """
@@ -55,18 +56,19 @@ class SealedFiles:
         return self._directory / f"{purpose.replace(' ', '-')}.key"
 
 
-def read_passphrase(path: Path) -> bytes:
-    """The passphrase of a file: its first line.
+def read_passphrase(path: Path, *, is_credential: bool = False) -> bytes:
+    """The passphrase of a file: its first line. Who may read a credential is systemd's to say; of a file we ask it here.
 
     Raises:
         ConfigError: it cannot be read, is too short, or others than its owner can read it.
     """
     try:
-        if path.stat().st_mode & 0o077:
+        if not is_credential and path.stat().st_mode & 0o077:
             raise ConfigError("the passphrase file can be read by others than its owner; chmod 600 it")
         passphrase = path.read_bytes().partition(b"\n")[0]
     except OSError:
-        raise ConfigError("the passphrase file cannot be read") from None
+        what = "credential that holds the passphrase" if is_credential else "passphrase file"
+        raise ConfigError(f"the {what} cannot be read") from None
     if len(passphrase) < PASSPHRASE_BYTES_MIN:
         raise ConfigError(f"the passphrase is shorter than {PASSPHRASE_BYTES_MIN} bytes")
     return passphrase

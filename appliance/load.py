@@ -2,23 +2,23 @@
 
 ::
 
-    chest-3.bundle ═▶ parse ─▶ verify ─▶ admit ─▶ hash ─▶ decrypt in memory ─▶ inspect the graph
-                  ─▶ session (provider asked == provider got) ─▶ warm ─▶ replay the golden cases here ─▶ LoadedModel
+    chest-3.bundle ═▶ parse ─▶ verify ─▶ admit ─▶ hash ─▶ decrypt in memory                      bundle/opening.py
+                  ─▶ inspect the graph ─▶ session (provider asked == provider got) ─▶ warm
+                  ─▶ replay the golden cases here ─▶ LoadedModel                                 this file
+                  ─▶ record ─▶ switch                                                            registry.py
 
-Nothing decrypted is written anywhere, and the weights' buffer is zeroed once the session has its own copy. Whoever holds a
-``LoadedModel`` holds one that has reproduced its vendor's answers on this machine.
+Nothing decrypted is written anywhere. Plaintext stands in buffers that are locked in memory and zeroed after use; the
+weights' as soon as the session has its own copy. Whoever holds a ``LoadedModel`` holds one that has reproduced its
+vendor's answers on this machine. Who may load which version, and when, is the story of ``registry.py``.
 """
 
 import gc
 from dataclasses import dataclass
-from datetime import datetime
-from time import perf_counter
 
-from appliance.bundle import opening
-from appliance.bundle.enrolment import RecipientKey
+from appliance import memory
 from appliance.bundle.grant import Terms
 from appliance.bundle.manifest import Manifest
-from appliance.bundle.opening import Opened, TrustedKeys
+from appliance.bundle.opening import Opened
 from appliance.engine import graph
 from appliance.engine.session import Session, open_session
 from appliance.errors import FailedGoldenCase, InvalidInput
@@ -30,15 +30,19 @@ from appliance.model.golden import GoldenCases
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that may serve. ``golden_margin`` is the largest |Δlogit| of its golden cases here; times are seconds."""
+    """A model that may serve. ``golden_margin`` is the largest |Δlogit| of its golden cases here.
+
+    ``load_s`` are the seconds from its file to here, as far as whoever loaded it has counted them.
+    """
 
     manifest: Manifest
     digest: str
+    vendor: str
     terms: Terms
     session: Session
     judge: Judge
     golden_margin: float
-    load_s: float
+    load_s: float = 0.0
 
     @property
     def name(self) -> str:
@@ -70,30 +74,30 @@ class Hardware:
     threads: int
 
 
-def load(
-    bundle: bytes, grant: bytes, key: RecipientKey, trusted: TrustedKeys, hardware: Hardware, now: datetime
-) -> LoadedModel:
-    """Opens a bundle and makes it ready to serve. Blocks; takes seconds for a large model.
+def load(opened: Opened, hardware: Hardware) -> LoadedModel:
+    """Steps 6 to 8: makes a decrypted bundle ready to serve, and wipes it. Blocks; takes seconds for a large model.
 
     Raises:
-        BundleError: which one says at which step of the order of trust it was refused.
+        BundleError: which one says at which step it was refused.
         ConfigError: this machine lacks the provider it needs.
     """
-    started = perf_counter()
-    opened = opening.parse(bundle).verify(trusted).admit(grant, key, trusted, now).decrypt()
-    manifest = opened.manifest
-    weights = opened.parts["weights"]
+    manifest, parts = opened.manifest, dict(opened.parts)
     try:
-        graph.inspect(opened.parts["graph"], manifest, len(weights))
-        session = open_session(manifest, opened.parts["graph"], weights, hardware.providers, hardware.threads)
+        weights = parts.pop("weights")
+        try:
+            graph.inspect(parts["graph"], manifest, len(weights))
+            session = open_session(manifest, parts["graph"], weights, hardware.providers, hardware.threads)
+        finally:
+            memory.wipe(weights)
+        session.warm()
+        judge = _judge(opened)
+        margin = _replay(opened, session, judge)
     finally:
-        weights[:] = bytes(len(weights))
-    session.warm()
-    judge = _judge(opened)
-    margin = _replay(opened, session, judge)
+        for part in parts.values():
+            memory.wipe(part)
     gc.collect()
     gc.freeze()  # what a model is made of lives as long as the process: the collector need not walk it at every request
-    return LoadedModel(manifest, opened.digest, opened.terms, session, judge, margin, perf_counter() - started)
+    return LoadedModel(manifest, opened.digest, opened.vendor, opened.terms, session, judge, margin)
 
 
 def _replay(opened: Opened, session: Session, judge: Judge) -> float:

@@ -12,7 +12,7 @@ record cannot be written there is no answer.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ from appliance.access import Access, Action, Caller, Peer
 from appliance.audit.journal import Journal
 from appliance.audit.record import Entry, Receipt, pseudonyms
 from appliance.bundle.manifest import InputSpec
-from appliance.engine.batcher import Batcher
-from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady, UnknownModel
+from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady
 from appliance.load import LoadedModel
 from appliance.model import inputs
 from appliance.model.decision import E6, Judgement
 from appliance.model.inputs import Images
+from appliance.servables import Servables
 
 T = TypeVar("T")
 # Raw rows up to this size are hashed in the event loop, which takes less time than handing them to a thread.
@@ -86,31 +86,17 @@ class Prediction:
     receipt: Receipt
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Serving:
-    """A loaded model, and the batcher in front of it."""
-
-    model: LoadedModel
-    batcher: Batcher
-
-
 @dataclass(eq=False)
 class Desk:
-    """What a call needs. ``serving`` holds the active models by name; until ``open``, every call is told to come back."""
+    """What a call needs. Until it is ``open``, every call is told to come back."""
 
     access: Access
     journal: Journal
     decoders: Executor
     pseudonym_key: bytes
-    serving: dict[str, Serving] = field(default_factory=dict)
+    servables: Servables
     open: bool = False
-
-    def find(self, name: str, version: int = 0) -> Serving:
-        """Raises UnknownModel where no such version of the model serves."""
-        found = self.serving.get(name)
-        if found is None or version not in (0, found.model.version):
-            raise UnknownModel("No such model or version serves here.")
-        return found
+    unfinished: "set[asyncio.Future[Any]]" = field(default_factory=set)
 
 
 async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Prediction:
@@ -125,12 +111,13 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
         if _MODEL_ID.fullmatch(request.model):  # anything else is free text, which has no place in the record
             entry.model = {"id": request.model, "version": request.version}
         caller.authorise_model(request.model)
-        serving = desk.find(request.model, request.version)
-        model = serving.model
+        servable = desk.servables.find(request.model, request.version)
+        model = servable.model
         entry.model = {"id": model.name, "version": model.version, "digest": model.digest}
         model.require(request.input, request.outputs)
-        images, decode_s = await _decode(desk, entry, model, request.rows)
-        ran = await serving.batcher.submit(images, call.deadline)
+        with servable.in_use():
+            images, decode_s = await _decode(desk, entry, model, request.rows)
+            ran = await servable.batcher.submit(images, call.deadline)
         judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
         entry.output = {
             "top": judgement.top.tolist(),
@@ -146,15 +133,27 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
     return Prediction(model, judgement, decode_s, ran.queue_s, ran.run_s, _receipt(entry))
 
 
-async def inquire(desk: Desk, call: Call, action: Action, answer: Callable[[], T], model: str | None = None) -> T:
+async def act(desk: Desk, call: Call, work: Callable[[Caller], Awaitable[T]]) -> T:
+    """Lets somebody with the role to administer do something, on record. Raises what the work raises.
+
+    An act that has begun is finished, whether or not its caller still waits: half of one is in nobody's interest.
+    """
+    async with _on_record(desk, call) as entry:
+        doing = asyncio.ensure_future(work(_admit(desk, call, entry, Action.ADMINISTER)))
+        desk.unfinished.add(doing)
+        doing.add_done_callback(desk.unfinished.discard)
+        return await asyncio.shield(doing)
+
+
+async def inquire(desk: Desk, call: Call, action: Action, answer: Callable[[Caller], T], model: str | None = None) -> T:
     """Answers a call that runs no model, on record. Raises RequestError."""
     async with _on_record(desk, call) as entry:
         caller = _admit(desk, call, entry, action)
         if model is not None:
-            if model in desk.serving:
+            if model in desk.servables.active:
                 entry.model = {"id": model}
             caller.authorise_model(model)
-        return answer()
+        return answer(caller)
 
 
 @asynccontextmanager
@@ -172,7 +171,7 @@ async def _on_record(desk: Desk, call: Call) -> AsyncIterator[Entry]:
 
 def _admit(desk: Desk, call: Call, entry: Entry, action: Action) -> Caller:
     caller = desk.access.identify(call.peer)
-    entry.caller = {"name": caller.name, "spki": caller.spki, "roles": sorted(caller.roles)}
+    entry.caller = caller.on_record()
     caller.authorise(action)
     if not desk.open:
         raise NotReady("The appliance is starting or stopping.")

@@ -1,25 +1,30 @@
-"""The site directory: which keys are trusted, which bundles are installed, and which of them is active.
+"""The site directory: what is installed, what the vendors say, and what the site remembers.
 
 ::
 
-    trust/exporter/*.pem   trust/licensing/*.pem
-    models/chest/3/model.bundle   models/chest/3/model.grant
-    models/active.json     {"chest":3}
+    state.json                                   what it remembers (appliance/state.py)
+    trust/acme/1c77…e0.policy.json               the policy of a vendor, named by its digest
+    models/chest/3/model.bundle  model.grant
+    incoming/                                    what is on its way in
 """
 
+import hashlib
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from appliance import state
+from appliance.bundle import policy
+from appliance.bundle.container import HEAD_BYTES_MAX
+from appliance.bundle.policy import Policy
+from appliance.errors import ConfigError, NotAdmitted, StateError
+from appliance.state import State, VendorState
 
-from appliance import canonical
-from appliance.bundle.opening import TrustedKeys
-from appliance.bundle.signature import KeyRing, key_ring
-from appliance.errors import ConfigError, MalformedBundle
+RESERVE_BYTES = 64 << 20  # of the disk, that no bundle on its way in may take from the audit log
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +43,37 @@ class Installed:
     def grant(self) -> Path:
         return self.folder / "model.grant"
 
+    def head(self) -> bytes:
+        """As much of the bundle as its envelope can take. Raises NotAdmitted where it cannot be read."""
+        try:
+            with self.bundle.open("rb") as file:
+                return file.read(HEAD_BYTES_MAX)
+        except OSError:
+            raise NotAdmitted("The installed bundle cannot be read.") from None
+
+    def read(self) -> bytes:
+        """The whole bundle. Raises NotAdmitted where it cannot be read."""
+        try:
+            return self.bundle.read_bytes()
+        except OSError:
+            raise NotAdmitted("The installed bundle cannot be read.") from None
+
+    def permit(self) -> bytes:
+        """Its grant. Raises NotAdmitted where it cannot be read."""
+        try:
+            return self.grant.read_bytes()
+        except OSError:
+            raise NotAdmitted("The installed bundle's grant cannot be read.") from None
+
 
 class Site:
     """What lies in a site directory. Every change is a whole file put in place by a rename."""
 
     def __init__(self, root: Path) -> None:
-        self._models, self._trust = root / "models", root / "trust"
+        self._models, self._trust, self._incoming = root / "models", root / "trust", root / "incoming"
+        self._state = root / "state.json"
 
-    def trusted(self) -> TrustedKeys:
-        """The keys this site trusts. Raises ConfigError where one cannot be read."""
-        return TrustedKeys(_ring(self._trust / "exporter"), _ring(self._trust / "licensing"))
+    # --- models ------------------------------------------------------------------------------------------------------
 
     def installed(self) -> Iterator[Installed]:
         """Every installed version, by name and version."""
@@ -60,53 +86,103 @@ class Site:
         for installed in self.installed():
             if (installed.name, installed.version) == (name, version):
                 return installed
-        raise ConfigError(f"version {version} of {name} is not installed")
+        raise ConfigError(f"version {version} of {name[:64]} is not installed")  # it may be any text
 
-    def active(self) -> dict[str, int]:
-        """The active version of each model."""
-        try:
-            active = canonical.decode((self._models / "active.json").read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError):
-            raise ConfigError("models/active.json cannot be read") from None
-        if not isinstance(active, dict) or not all(isinstance(version, int) for version in active.values()):
-            raise ConfigError("models/active.json is not a table of versions")
-        return active
+    @property
+    def incoming(self) -> Path:
+        """Where a bundle is put until it has been verified; on the same file system as where it will stay."""
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._incoming
 
-    def install(self, name: str, version: int, bundle: bytes, grant: bytes) -> Installed:
-        """Puts the files in place. A bundle that is there already must be the same; a grant may be a newer one."""
+    def empty_incoming(self) -> Path:
+        """The same, without what a crash has left there."""
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        return self.incoming
+
+    def install(self, name: str, version: int, bundle: Path, grant: bytes) -> Installed:
+        """Moves a verified bundle out of ``incoming`` into its place."""
         installed = Installed(name, version, self._models / name / str(version))
-        if installed.bundle.exists() and installed.bundle.read_bytes() != bundle:
-            raise MalformedBundle("Another bundle of this model and version is installed already.")
-        installed.folder.mkdir(parents=True, exist_ok=True)
-        _replace(installed.bundle, bundle)
-        _replace(installed.grant, grant)
+        installed.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync(bundle)
+        bundle.replace(installed.bundle)
+        self.renew(installed, grant)
         return installed
 
-    def activate(self, name: str, version: int) -> None:
-        """Makes a version the one that serves from the next start on."""
-        _replace(self._models / "active.json", canonical.encode(self.active() | {self.find(name, version).name: version}))
+    def renew(self, installed: Installed, grant: bytes) -> None:
+        """Puts a newer grant beside an installed bundle."""
+        _replace(installed.grant, grant)
 
+    def remove(self, installed: Installed) -> None:
+        """Deletes the files of a version."""
+        shutil.rmtree(installed.folder)
 
-def _ring(folder: Path) -> KeyRing:
-    keys = []
-    for path in sorted(folder.glob("*.pem")):
+    # --- trust -------------------------------------------------------------------------------------------------------
+
+    def write_policy(self, name: str, vendor: VendorState, data: bytes) -> None:
+        """Keeps a policy. The one before stays until ``drop_old_policies``: what the site remembers still names it."""
+        path = self._policy_path(name, vendor)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(path, data)
+
+    def drop_old_policies(self, name: str, vendor: VendorState) -> None:
+        """Deletes every policy of a vendor but the one it names; one that cannot be deleted does no harm."""
+        kept = self._policy_path(name, vendor)
+        for path in kept.parent.iterdir():
+            if path != kept:
+                with suppress(OSError):
+                    path.unlink()
+
+    def policy(self, remembered: State, name: str) -> Policy:
+        """What a vendor says. Raises StateError where that is not what was verified."""
+        vendor = remembered.vendors[name]
         try:
-            key = load_pem_public_key(path.read_bytes())
-        except (OSError, ValueError, UnsupportedAlgorithm):
-            raise ConfigError(f"the trusted key {path.name} cannot be read") from None
-        if not isinstance(key, Ed25519PublicKey):
-            raise ConfigError(f"the trusted key {path.name} is not an Ed25519 key")
-        keys.append(key)
-    return key_ring(keys)
+            data = self._policy_path(name, vendor).read_bytes()
+        except OSError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != vendor.policy:
+            raise StateError(f"The trust policy of {name} is missing or was altered; bring its repository again.")
+        return _decoded(data)
+
+    def policies(self, remembered: State) -> tuple[Policy, ...]:
+        """What every vendor says. Raises StateError."""
+        return tuple(self.policy(remembered, name) for name in remembered.vendors)
+
+    def _policy_path(self, name: str, vendor: VendorState) -> Path:
+        return self._trust / name / f"{vendor.policy}.policy.json"
+
+    # --- memory ------------------------------------------------------------------------------------------------------
+
+    def remembered(self, seed: bytes) -> State:
+        """What the site remembers. Raises StateError where that is missing or was altered."""
+        try:
+            return state.decode(self._state.read_bytes(), seed)
+        except OSError:
+            raise StateError("What this site remembers (state.json) is missing.") from None
+
+    def remember(self, new: State, seed: bytes) -> None:
+        _replace(self._state, state.encode(new, seed))
+
+
+@lru_cache(maxsize=8)
+def _decoded(data: bytes) -> Policy:
+    """Kept, since one with thousands of bundles takes longer to decode than a call may wait."""
+    return policy.decode(data)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all, and durably."""
     temporary = path.with_suffix(".new")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    _sync(path.parent)

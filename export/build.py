@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from appliance.bundle import chunks, opening, signature
+from appliance.bundle import chunks, opening
 from appliance.bundle.manifest import Golden, Manifest, ModelId, OutputSpec, Provenance, RuntimeSpec
-from appliance.bundle.opening import TrustedKeys
+from appliance.bundle.signature import SigningKey
 from appliance.canonical import format_time
 from appliance.model.decision import E6
 from export import calibrate, checkpoint, parity, recipe, report, select, validation
 from export.calibrate import Calibration
 from export.convert import EMBEDDING, LOGITS, convert
 from export.graph import OPSET
+from export.options import desk_policy
 from export.parity import ParityReport
 from export.recipe import Recipe
 from export.seal import seal
@@ -47,7 +47,7 @@ class Built:
 def build(
     recipe_path: Path,
     data: Path | None,
-    signers: Sequence[Ed25519PrivateKey],
+    signers: Sequence[SigningKey],
     announce: Callable[[str], None] = lambda step: None,
 ) -> Built:
     """All steps; ``announce`` hears the name of each one of ``STEPS`` as it begins.
@@ -89,8 +89,7 @@ def build(
         made = _manifest(asked, session.has_embedding, chosen, proven, len(cases.images))
         bundle = seal(made, plain, content_key, signers)
         # Read back what was written, as a site would: the digest and the parts are those of the file itself.
-        trusted = TrustedKeys(signature.key_ring(key.public_key() for key in signers), {})
-        genuine = opening.parse(bundle).verify(trusted)
+        genuine = opening.parse(bundle).verify([desk_policy(key.public_key() for key in signers)])
         genuine.check_parts()
     told = report.report(genuine.manifest, genuine.digest, images, found, proven, chosen, seconds)
     return Built(bundle, content_key, genuine.digest, told)

@@ -1,36 +1,47 @@
 """``python -m export``: the commands of the vendor's desk.
 
-Exit codes: 0 done; 2 the command or the recipe has to be mended; 3 refused, with the reason in one sentence on stderr.
+Exit codes: 0 done; 2 the command or the recipe has to be mended; 3 refused, with the reason in one sentence on stderr;
+130 stopped by whoever was asked.
 Output that is asked for goes to stdout; progress and reasons go to stderr, in colour only on a terminal.
 """
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from appliance.bundle import enrolment, opening, secret, signature
+from appliance.bundle import enrolment, secret
 from appliance.bundle import grant as grants
-from appliance.bundle.grant import GRACE_DAYS_MAX, Terms
-from appliance.bundle.opening import Genuine, TrustedKeys
-from appliance.canonical import format_time
+from appliance.bundle.grant import GRACE_DAYS_MAX, WORKERS_MAX, Terms
+from appliance.bundle.signature import ALGORITHMS, ED25519
+from appliance.canonical import format_time, is_fingerprint
 from appliance.errors import ApplianceError, ConfigError, NotAdmitted
-from export import files, keys
+from export import files, keys, trust_cli
 from export.errors import RecipeError
+from export.options import (
+    FILE,
+    FOLDER,
+    NEW,
+    desk_policy,
+    exporters,
+    genuine,
+    key_option,
+    passphrase_files,
+    passphrases,
+    public,
+    signers,
+    utc_now,
+)
+from export.seal import countersign
+from export.trust import Repository
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-DONE, MEND, REFUSED = 0, 2, 3
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-NEW = click.Path(dir_okay=False, path_type=Path)
+DONE, MEND, REFUSED, STOPPED = 0, 2, 3, 130
 DESCRIPTIONS = {
     "read": "reading the recipe and the images",
     "convert": "converting the module",
@@ -45,7 +56,7 @@ def main() -> None:
     try:
         code = commands.main(standalone_mode=False)
     except click.exceptions.Abort:
-        code = _say("Stopped; nothing was written.", REFUSED)
+        code = _say("Stopped; nothing was written.", STOPPED)
     except click.ClickException as error:
         error.show()
         code = MEND
@@ -63,40 +74,56 @@ def commands() -> None:
     """Turns a trained torch classifier into a proven, calibrated, signed bundle."""
 
 
-def passphrase_file(command: F) -> F:
-    return click.option(
-        "--passphrase-file",
-        type=FILE,
-        required=True,
-        help="File whose first line opens (or will open) the private keys.",
-    )(command)
+commands.add_command(trust_cli.group)
 
 
 @commands.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the four files.")
-@passphrase_file
-def keygen(out: Path, passphrase_file: Path) -> None:
-    """Make the exporter key and the licensing key; existing ones are never overwritten."""
-    for name, key_id in keys.generate(out, _passphrase(passphrase_file)).items():
-        click.echo(f"{name:10} {key_id}")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the files.")
+@click.option(
+    "--role", "roles", type=click.Choice(keys.ROLES), multiple=True, required=True,
+    help="Whose key to make. May be given several times, where one person has several roles.",
+)  # fmt: skip
+@click.option("--algorithm", type=click.Choice(sorted(ALGORITHMS)), default=ED25519, show_default=True)
+@click.option("--token", metavar="URI", help="Make them inside the PKCS#11 token of a pkcs11: URI; only .pem files appear.")
+@passphrase_files(required=False)
+def keygen(out: Path, roles: tuple[str, ...], algorithm: str, token: str | None, passphrase_files: tuple[Path, ...]) -> None:
+    """Make signing keys; existing ones are never overwritten."""
+    if algorithm != ED25519 and not set(roles) <= set(keys.BUNDLE_ROLES):
+        raise ConfigError("the release and root roles sign with Ed25519 alone")
+    if token is not None:
+        if algorithm != ED25519:
+            raise ConfigError("a key in a token is an Ed25519 key")
+        made = keys.generate_in_token(out, roles, token)
+    elif len(passphrase_files) == 1:
+        made = keys.generate(out, roles, passphrases(passphrase_files)[0], algorithm)
+    else:
+        raise ConfigError("give one --passphrase-file, which will open the keys")
+    for name, key_id in made.items():
+        click.echo(f"{name:20} {key_id}")
 
 
 @commands.command()
 @click.argument("recipe", type=FILE)
 @click.option("--out", type=NEW, required=True, help="The bundle to write; its content key and report go beside it.")
-@click.option("--key", type=FILE, required=True, help="exporter.key")
-@passphrase_file
+@key_option("exporter")
+@passphrase_files(required=True)
 @click.option("--data", type=FOLDER, help="Folder handed to the recipe; its own folder if left out.")
 @click.option("--report", type=NEW, help="Where the report goes, if not beside the bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of a summary.")
 def build(
-    recipe: Path, out: Path, key: Path, passphrase_file: Path, data: Path | None, report: Path | None, as_json: bool
+    recipe: Path,
+    out: Path,
+    signing_keys: tuple[str, ...],
+    passphrase_files: tuple[Path, ...],
+    data: Path | None,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
-    """Convert, prove, calibrate and seal the model of RECIPE."""
+    """Convert, prove, calibrate and seal the model of RECIPE. The first passphrase also seals the content key."""
     content_key, report = out.with_suffix(".content-key"), report or out.with_suffix(".report.json")
     files.require_absent(out, content_key, report)
-    passphrase = _passphrase(passphrase_file)
-    signer = keys.private(key, passphrase, keys.EXPORTER)
+    opening_words = passphrases(passphrase_files)
+    by = signers(signing_keys, opening_words, keys.EXPORTER)
     from export import build as factory  # torch takes seconds to import; the other commands do without it
 
     with _progress() as progress:
@@ -105,55 +132,79 @@ def build(
         def announce(step: str) -> None:
             progress.update(task, description=DESCRIPTIONS[step], completed=factory.STEPS.index(step))
 
-        built = factory.build(recipe, data, [signer], announce)
+        built = factory.build(recipe, data, by, announce)
         progress.update(task, completed=len(factory.STEPS))
     text = json.dumps(built.report, indent=2, ensure_ascii=False, sort_keys=True)
-    sealed = secret.seal(built.content_key, passphrase, keys.content_purpose(built.digest))
+    sealed = secret.seal(built.content_key, opening_words[0], keys.content_purpose(built.digest))
     files.write_new({content_key: (sealed, True), report: (f"{text}\n".encode(), False), out: (built.bundle, False)})
     click.echo(text if as_json else _summary(built.report, out))
+
+
+@commands.command()
+@click.argument("bundle", type=FILE)
+@click.option("--out", type=NEW, required=True, help="The bundle to write.")
+@exporters
+@key_option("exporter")
+@passphrase_files(required=False)
+def sign(
+    bundle: Path, out: Path, exporter: tuple[Path, ...], signing_keys: tuple[str, ...], passphrase_files: tuple[Path, ...]
+) -> None:
+    """Add signatures to BUNDLE, once it is verified. It stays the same otherwise: its digest and its grants are good as
+    before.
+    """
+    genuine(bundle, desk_policy(public(exporter)))
+    by = signers(signing_keys, passphrases(passphrase_files), keys.EXPORTER)
+    files.write_new({out: (countersign(bundle.read_bytes(), by), False)})
+    click.echo(f"signed       {out.name}, by {len(by)} more")
 
 
 @commands.command()
 @click.option("--bundle", type=FILE, required=True)
 @click.option("--content-key", type=FILE, required=True, help="The file that build wrote beside the bundle.")
 @click.option("--enrolment", "request", type=FILE, required=True, help="The appliance's enrolment request.")
-@click.option("--key", type=FILE, required=True, help="licensing.key")
-@passphrase_file
-@click.option("--exporter", type=FILE, required=True, help="exporter.pem: the bundle must be signed by it.")
+@key_option("licensing desk")
+@passphrase_files(required=True)
+@click.option("--repository", type=FOLDER, required=True, help="The trust repository in which the bundle is published.")
 @click.option("--days", type=click.IntRange(1, 36500), required=True, help="How long the grant is valid from now.")
 @click.option("--grace-days", type=click.IntRange(0, GRACE_DAYS_MAX), default=30, show_default=True)
+@click.option(
+    "--workers-max", type=click.IntRange(1, WORKERS_MAX), help="Batches that may run at once; no limit if left out."
+)
 @click.option("--fingerprint", help="What a person at the site read out; asked for if left out.")
 @click.option("--out", type=NEW, required=True)
 def grant(
     bundle: Path,
     content_key: Path,
     request: Path,
-    key: Path,
-    passphrase_file: Path,
-    exporter: Path,
+    signing_keys: tuple[str, ...],
+    passphrase_files: tuple[Path, ...],
+    repository: Path,
     days: int,
     grace_days: int,
+    workers_max: int | None,
     fingerprint: str | None,
     out: Path,
 ) -> None:
-    """Give one appliance the key to one bundle."""
+    """Give one appliance the key to one bundle. For the first time, or for longer."""
     files.require_absent(out)
-    genuine = _genuine(bundle, exporter)
+    policy = Repository(repository).policy
+    found = genuine(bundle, policy)
+    found.require_published()
     applicant = enrolment.read(request.read_bytes())
-    model = genuine.manifest.model
+    model = found.manifest.model
     click.echo(
         f"site         {applicant.site}\nfingerprint  {applicant.fingerprint}\nmodel        {model.id} {model.version}"
     )
     if fingerprint is None:
         click.confirm("Has a person at the site read out this same fingerprint?", abort=True)
-    elif "".join(fingerprint.lower().split()) != applicant.fingerprint.replace(" ", ""):
+    elif not is_fingerprint(fingerprint, applicant.fingerprint):
         raise NotAdmitted(f"The request's fingerprint is {applicant.fingerprint}, which is not the one given.")
-    passphrase = _passphrase(passphrase_file)
-    signer = keys.private(key, passphrase, keys.LICENSING)
-    unsealed = secret.unseal(content_key.read_bytes(), passphrase, keys.content_purpose(genuine.digest))
-    now = datetime.now(UTC).replace(microsecond=0)
+    opening_words = passphrases(passphrase_files)
+    by = signers(signing_keys, opening_words, keys.LICENSING)
+    unsealed = keys.unseal(content_key.read_bytes(), opening_words, keys.content_purpose(found.digest))
+    now = utc_now()
     terms = Terms(
-        manifest_sha256=genuine.digest,
+        manifest_sha256=found.digest,
         model=model.id,
         version=model.version,
         site=applicant.site,
@@ -161,25 +212,28 @@ def grant(
         not_before=now,
         not_after=now + timedelta(days=days),
         grace_days=grace_days,
+        workers_max=workers_max,
     )
-    files.write_new({out: (grants.issue(terms, unsealed, applicant.recipient, signer), False)})
+    issued = grants.issue(terms, unsealed, applicant.recipient, by)
+    grants.read(issued, [policy])  # whatever every site would refuse is refused here
+    files.write_new({out: (issued, False)})
     click.echo(f"valid until  {format_time(terms.not_after)}, and {grace_days} days of grace")
 
 
 @commands.command()
 @click.argument("bundle", type=FILE)
-@click.option("--exporter", type=FILE, required=True, help="exporter.pem: the bundle must be signed by it.")
+@exporters
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest.")
-def inspect(bundle: Path, exporter: Path, as_json: bool) -> None:
-    """Show what a bundle says about itself, once its signature and its parts' digests are verified."""
-    genuine = _genuine(bundle, exporter)
-    made = genuine.manifest
+def inspect(bundle: Path, exporter: tuple[Path, ...], as_json: bool) -> None:
+    """Show what a bundle says about itself. Its signature and its parts' digests are verified first."""
+    found = genuine(bundle, desk_policy(public(exporter)))
+    made = found.manifest
     if as_json:
-        click.echo(json.dumps(asdict(made) | {"digest": genuine.digest}, indent=2, ensure_ascii=False, sort_keys=True))
+        click.echo(json.dumps(asdict(made) | {"digest": found.digest}, indent=2, ensure_ascii=False, sort_keys=True))
         return
     rows = {
         "model": f"{made.model.id} {made.model.version}",
-        "digest": genuine.digest,
+        "digest": found.digest,
         "created": made.created,
         "intended use": made.intended_use,
         "input": f"{made.input.height} × {made.input.width} × {made.input.channels}, {made.input.resize}",
@@ -189,21 +243,6 @@ def inspect(bundle: Path, exporter: Path, as_json: bool) -> None:
     }
     for name, value in rows.items():
         click.echo(f"{name:13} {value}")
-
-
-def _genuine(bundle: Path, exporter: Path) -> Genuine:
-    trusted = TrustedKeys(signature.key_ring([keys.public(exporter)]), {})
-    genuine = opening.parse(bundle.read_bytes()).verify(trusted)
-    genuine.check_parts()
-    return genuine
-
-
-def _passphrase(path: Path) -> bytes:
-    """The file's first line, without its end."""
-    passphrase = path.read_bytes().partition(b"\n")[0]
-    if not passphrase:
-        raise ConfigError("the passphrase file's first line is empty")
-    return passphrase
 
 
 def _progress() -> Progress:

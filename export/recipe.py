@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.bundle.manifest import CHANGE_CLASSES, RESIZES, ROWS_MAX, InputSpec, Label
+from appliance.bundle.manifest import CHANGE_CLASSES, RESIZES, ROWS_MAX, VERSION_MAX, InputSpec, Label
 from export.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Recipe:
         names = [label.name for label in self.labels]
         return [
             (bool(re.fullmatch(r"[a-z0-9-]{1,64}", self.id)), "id must be 1 to 64 of a-z, 0-9 and -"),
-            (_whole(self.version, 1, 2**31 - 1), "version must be a whole number from 1"),
+            (_whole(self.version, 1, VERSION_MAX), "version must be a whole number from 1"),
             (_whole(self.min_supported_version, 1, self.version), "min_supported_version must be from 1 to version"),
             (self.change_class in CHANGE_CLASSES, f"change_class must be one of {', '.join(CHANGE_CLASSES)}"),
             (1 <= len(self.intended_use) <= 2000, "intended_use must have 1 to 2000 characters"),

@@ -8,15 +8,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from appliance.bundle import chunks, container, signature
 from appliance.bundle import manifest as manifests
 from appliance.bundle.manifest import ROLES, Manifest, Part
 from appliance.bundle.opening import part_context
+from appliance.bundle.signature import SigningKey
+from appliance.errors import MalformedBundle
 
 
-def seal(manifest: Manifest, plain: Mapping[str, bytes], content_key: bytes, signers: Sequence[Ed25519PrivateKey]) -> bytes:
+def seal(manifest: Manifest, plain: Mapping[str, bytes], content_key: bytes, signers: Sequence[SigningKey]) -> bytes:
     """The bytes of a bundle file. ``plain`` is content by role; the manifest's own ``parts`` are filled in here.
 
     Raises:
@@ -35,6 +35,22 @@ def seal(manifest: Manifest, plain: Mapping[str, bytes], content_key: bytes, sig
     statement = manifests.encode(replace(manifest, parts=tuple(parts)))
     manifests.decode(statement)  # whatever a reader would refuse is refused before it is signed
     return container.join(signature.sign(manifests.PAYLOAD_TYPE, statement, signers), encrypted)
+
+
+def countersign(bundle: bytes, signers: Sequence[SigningKey]) -> bytes:
+    """The same bundle with more signatures: its statement, and so its digest and its grants, stay as they are.
+
+    Raises:
+        MalformedBundle: it is not a bundle, or would have more signatures than it may, or two of one key.
+    """
+    envelope, parts = container.split(bundle)
+    there = signature.parse(envelope, manifests.PAYLOAD_TYPE)
+    more = signature.parse(signature.sign(manifests.PAYLOAD_TYPE, there.payload, signers), manifests.PAYLOAD_TYPE)
+    if there.signers & more.signers:
+        raise MalformedBundle("The bundle is signed by this key already.")
+    joined = signature.encode(replace(there, signatures=(*there.signatures, *more.signatures)))
+    signature.parse(joined, manifests.PAYLOAD_TYPE)
+    return container.join(joined, [bytes(parts)])
 
 
 def _sha256(data: bytes) -> str:

@@ -1,29 +1,33 @@
-"""Forges valid things in memory (bundles, grants, sites), so that a test can break one thing and expect one error.
+"""Forges valid things, so that a test can break one thing and expect one error: bundles, grants and policies in memory,
+trust repositories and sites on disk.
 
 The forged model is tiny and exact: uint8 8×8 grey images, logits = pixels @ W + b in float32, so a test can compute what a
 row's answer must be, and no two different rows have the same one.
 """
 
+import hashlib
 import io
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from appliance import keys, wiring
+from appliance import keys, trust, wiring
 from appliance.audit.verify import KEY_FILE
-from appliance.bundle import grant, opening
+from appliance.bundle import grant, opening, secret
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.grant import Terms
 from appliance.bundle.manifest import (
@@ -37,14 +41,18 @@ from appliance.bundle.manifest import (
     Provenance,
     RuntimeSpec,
 )
-from appliance.bundle.opening import Opened, TrustedKeys
-from appliance.bundle.signature import key_ring
-from appliance.cli.authority import Authority
+from appliance.bundle.opening import Opened
+from appliance.bundle.policy import Listing, Policy
+from appliance.bundle.signature import ED25519, SigningKey, key_ring
+from appliance.cli.authority import Authority as CertificateAuthority
+from appliance.errors import StateError
 from appliance.keys import SealedFiles
 from appliance.model import inputs
 from appliance.model.golden import GoldenCases
 from appliance.site import Site
+from appliance.state import State, trust_detail
 from export.seal import seal
+from export.trust import Authority, Repository
 
 SIDE, CLASSES, OPSET = 8, 3, 20
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -133,31 +141,86 @@ def manifest(**changes: Any) -> Manifest:
 
 
 class Forge:
-    """A vendor and one appliance, in memory."""
+    """A vendor and one appliance, in memory. Whatever it seals or grants, it also publishes."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "forge") -> None:
+        self.name = name
         self.exporter, self.licensing = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        self.release, self.root = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         self.content_key, self.seed = os.urandom(32), os.urandom(32)
-        self.key = RecipientKey(self.seed)
+        self.key = RecipientKey.of(self.seed)
+        self.published: dict[str, Listing] = {}
 
     @property
-    def trusted(self) -> TrustedKeys:
-        return TrustedKeys(key_ring([self.exporter.public_key()]), key_ring([self.licensing.public_key()]))
+    def policy(self) -> Policy:
+        """What the vendor says; a bundle that is published later is in it too."""
+        rings = (key_ring([key.public_key()]) for key in (self.exporter, self.licensing))
+        return Policy(self.name, *rings, self.published, {})
+
+    @property
+    def policies(self) -> list[Policy]:
+        return [self.policy]
+
+    def publish(self, bundle: bytes, revoked: str | None = None) -> str:
+        """Lists a bundle, whoever signed it, perhaps as revoked; its digest."""
+        statement = opening.parse(bundle).envelope.payload
+        model = json.loads(statement)["predicate"]["model"]
+        digest = hashlib.sha256(statement).hexdigest()
+        self.published[digest] = Listing(model["id"], model["version"], revoked)
+        return digest
 
     def bundle(
         self,
         made: Manifest | None = None,
         plain: dict[str, bytes] | None = None,
-        signers: Sequence[Ed25519PrivateKey] | None = None,
+        signers: Sequence[SigningKey] | None = None,
     ) -> bytes:
-        return seal(made or manifest(), plain or parts(), self.content_key, signers or [self.exporter])
+        sealed = seal(made or manifest(), plain or parts(), self.content_key, signers or [self.exporter])
+        self.publish(sealed)
+        return sealed
+
+    def version(self, number: int, minimum: int = 1, **changes: Any) -> bytes:
+        """A bundle of some version of the forged model, all of which answer alike."""
+        return self.bundle(manifest(model=ModelId("forged", number, minimum), bundle_id=f"{number:032x}", **changes))
+
+    def large(self, number: int, mebibytes: int) -> bytes:
+        """A version with so many MiB of weights: 64 pixels, dense layers of 1,024, three logits."""
+        random, width, weights = np.random.default_rng(number), 1024, bytearray()
+        shapes = [(64, width), *[(width, width)] * (mebibytes * 1024 * 1024 // (4 * width * width)), (width, 3)]
+        nodes = [
+            helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["float"], ["flat"]),
+            helper.make_node("Mul", ["flat", "scale"], ["h0"]),
+        ]
+        tensors = [onnx.numpy_helper.from_array(np.float32(1 / 255), "scale")]
+        for i, shape in enumerate(shapes):
+            values = (random.standard_normal(shape) / 25).astype(np.float32)
+            tensors.append(tensor(f"W{i}", values))
+            tensors[-1].external_data[1].value = str(len(weights))
+            weights += values.tobytes()
+            last = i == len(shapes) - 1
+            nodes.append(helper.make_node("MatMul", [f"h{i}", f"W{i}"], ["logits" if last else f"p{i}"]))
+            if not last:
+                nodes.append(helper.make_node("Relu", [f"p{i}"], [f"h{i + 1}"]))
+        small = model()
+        made = helper.make_graph(nodes, "large", list(small.graph.input), list(small.graph.output), tensors)
+        graph = helper.make_model(made, opset_imports=small.opset_import, ir_version=10).SerializeToString()
+        options = ort.SessionOptions()
+        options.add_external_initializers_from_files_in_memory(["weights"], [weights], [len(weights)])
+        session = ort.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
+        images = [png(image(seed)) for seed in range(3)]
+        golden = GoldenCases(tuple(images), session.run(["logits"], {"image": inputs.decode(SPEC, images)})[0])
+        return self.bundle(
+            manifest(model=ModelId("forged", number, 1), bundle_id=f"{number:032x}", golden=Golden(3, 1000)),
+            {"graph": graph, "weights": bytes(weights), "selftest": golden.encode()},
+        )
 
     def terms(self, bundle: bytes, **changes: Any) -> Terms:
-        genuine = opening.parse(bundle).verify(self.trusted)
+        digest = self.publish(bundle)
         made = Terms(
-            manifest_sha256=genuine.digest,
-            model=genuine.manifest.model.id,
-            version=genuine.manifest.model.version,
+            manifest_sha256=digest,
+            model=self.published[digest].model,
+            version=self.published[digest].version,
             site="Test hospital",
             recipient=self.key.recipient.digest,
             not_before=NOW - timedelta(days=1),
@@ -166,51 +229,124 @@ class Forge:
         )
         return replace(made, **changes)
 
-    def grant(self, bundle: bytes, signer: Ed25519PrivateKey | None = None, **changes: Any) -> bytes:
+    def grant(self, bundle: bytes, signer: SigningKey | None = None, **changes: Any) -> bytes:
         terms = self.terms(bundle, **changes)
-        return grant.issue(terms, self.content_key, self.key.recipient, signer or self.licensing)
+        return grant.issue(terms, self.content_key, self.key.recipient, [signer or self.licensing])
 
-    def open(self, bundle: bytes, permit: bytes | None = None, now: datetime = NOW) -> Opened:
+    def grant_today(self, bundle: bytes, **changes: Any) -> bytes:
+        """A grant that is good by this machine's clock."""
+        today = datetime.now(UTC).replace(microsecond=0)
+        return self.grant(
+            bundle, **{"not_before": today - timedelta(days=1), "not_after": today + timedelta(days=90)} | changes
+        )
+
+    def open(self, bundle: bytes, permit: bytes | None = None, now: datetime | None = NOW) -> Opened:
         """Steps 1 to 5 of the order of trust."""
-        genuine = opening.parse(bundle).verify(self.trusted)
-        return genuine.admit(permit or self.grant(bundle), self.key, self.trusted, now).decrypt()
+        permit = permit or self.grant(bundle)
+        return opening.parse(bundle).verify(self.policies).admit(permit, self.key, now).decrypt()
+
+    def repository(self, folder: Path, now: datetime | None = None) -> Repository:
+        """A trust repository in a folder, one root key and one release key."""
+        made, now = Repository(folder), now or datetime.now(UTC)
+        root, release, exporter, licensing = (
+            [key.public_key()] for key in (self.root, self.release, self.exporter, self.licensing)
+        )
+        signers = [self.root, self.release]
+        assert made.create(self.name, Authority(root, 1, release, exporter, licensing, [ED25519]), signers, now) == 0
+        if self.published:
+            self.say(made, now)
+        return made
+
+    def rotate(self, repository: Repository, **authority: Any) -> None:
+        """Changes whose keys count, by the root key's word."""
+        assert repository.rotate(Authority(**authority), [self.root], datetime.now(UTC)) == 0
+
+    def say(self, repository: Repository, now: datetime | None = None) -> None:
+        """Publishes what is in ``published`` now."""
+        repository.publish(
+            lambda said: replace(said, bundles=dict(self.published)), [self.release], now or datetime.now(UTC)
+        )
 
     def site(self, folder: Path, bundles: Sequence[bytes] = (), settings: str = "") -> "ForgedSite":
-        """A site directory that can serve, on free ports of 127.0.0.1, with these bundles active."""
-        authority = Authority()
+        """A site directory that can serve, on free ports of 127.0.0.1, where these bundles were activated in this order.
+
+        Nobody has loaded them: a bundle may be one that is refused.
+        """
+        authority = CertificateAuthority()
         root = folder / "site"
-        for name in ("keys", "secrets", "tls", "trust/exporter", "trust/licensing", "models", "audit"):
+        for name in ("keys", "secrets", "tls", "trust", "models", "audit"):
             (root / name).mkdir(parents=True)
+        root.chmod(0o700)
         (root / "appliance.toml").write_text(_TOML + settings)
         keys.write_private(root / "secrets" / "passphrase", PASSPHRASE)
         provider = SealedFiles(root / "keys", PASSPHRASE)
-        for purpose in (keys.APPLIANCE_SEED, keys.AUDIT_KEY, keys.PSEUDONYM_KEY):
-            provider.create(purpose)
+        with mock.patch.multiple(secret, MEMORY_KIB=128, ITERATIONS=1, LANES=1):  # a test need not wait for Argon2id
+            for purpose in (keys.APPLIANCE_SEED, keys.AUDIT_KEY, keys.PSEUDONYM_KEY):
+                provider.create(purpose)
         self.seed = provider.get(keys.APPLIANCE_SEED)
-        self.key = RecipientKey(self.seed)
+        self.key = RecipientKey.of(self.seed)
         (root / "audit" / KEY_FILE).write_text(wiring.log_key(provider).verifier.encode() + "\n")
-        for role, key in (("exporter", self.exporter), ("licensing", self.licensing)):
-            form = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-            (root / "trust" / role / "vendor.pem").write_bytes(key.public_key().public_bytes(*form))
         authority.server(root / "tls")
         for bundle in bundles:
-            made = opening.parse(bundle).verify(self.trusted).manifest.model
-            today = datetime.now(UTC).replace(microsecond=0)
-            permit = self.grant(bundle, not_before=today - timedelta(days=1), not_after=today + timedelta(days=90))
-            Site(root).install(made.id, made.version, bundle, permit)
-            Site(root).activate(made.id, made.version)
-        return ForgedSite(root, authority, folder)
+            self.publish(bundle)
+        made = ForgedSite(root, authority, folder, self, self.repository(folder / "repository"))
+        made.trust()
+        for bundle in bundles:
+            made.install(bundle)
+            made.activate(bundle)
+        return made
 
 
 class ForgedSite:
-    """A site on disk, and a CA that its server trusts."""
+    """A site on disk, a CA that its server trusts, and the repository of the vendor that it trusts."""
 
-    def __init__(self, root: Path, authority: Authority, folder: Path) -> None:
+    def __init__(
+        self, root: Path, authority: "CertificateAuthority", folder: Path, vendor: Forge, repository: Repository
+    ) -> None:
         self.root, self.authority, self._folder = root, authority, folder
+        self.vendor, self.repository = vendor, repository
+        self.site = Site(root)
 
     @property
     def config(self) -> Path:
         return self.root / "appliance.toml"
+
+    @property
+    def medium(self) -> Path:
+        """The folder of the trust repository."""
+        return self._folder / "repository"
+
+    @property
+    def state(self) -> State:
+        """What the site remembers; of a new one, nothing."""
+        try:
+            return self.site.remembered(self.vendor.seed)
+        except StateError:
+            return State(datetime.now(UTC).replace(microsecond=0))
+
+    def remember(self, state: State) -> None:
+        self.site.remember(state, self.vendor.seed)
+
+    def trust(self) -> None:
+        """Takes the repository in, and remembers it."""
+        new = trust.refresh(self.site.incoming, trust.read_medium(self.medium), None)
+        self.site.write_policy(new.policy.vendor, new.vendor, new.policy_bytes)
+        detail = trust_detail(new.policy.vendor, new.vendor)
+        self.remember(self.state.after("trust.update", None, detail, datetime.now(UTC)))
+
+    def install(self, bundle: bytes, permit: bytes | None = None) -> None:
+        """Puts a bundle and a grant in place, unchecked."""
+        made = self.vendor.terms(bundle)
+        incoming = self.site.incoming / "forged"
+        incoming.write_bytes(bundle)
+        self.site.install(made.model, made.version, incoming, permit or self.vendor.grant_today(bundle))
+
+    def activate(self, bundle: bytes) -> None:
+        """Remembers that a bundle was activated, unchecked."""
+        terms = self.vendor.terms(bundle)
+        model = {"id": terms.model, "version": terms.version, "digest": terms.manifest_sha256}
+        detail = {"vendor": "forge", "min_supported_version": 1}
+        self.remember(self.state.after("model.activate", model, detail, datetime.now(UTC)))
 
     def client(self, *dns: str) -> Path:
         """A folder with ``ca.crt``, ``client.crt`` and ``client.key`` for a client of these DNS names, perhaps none."""

@@ -51,6 +51,12 @@ def test_a_role_is_good_for_its_models_alone() -> None:
         known("DNS:stranger").authorise_model("chest")
 
 
+def test_what_concerns_every_model_is_for_those_who_may_use_every_model() -> None:
+    known("URI:spiffe://admin").authorise_every_model()
+    with pytest.raises(PermissionDenied, match="every model"):
+        known("DNS:reader").authorise_every_model()
+
+
 def test_a_star_is_no_model_that_a_caller_could_ask_for() -> None:
     with pytest.raises(PermissionDenied):
         known("DNS:reader").authorise_model("*")

@@ -41,8 +41,10 @@ def test_the_least_configuration_has_its_defaults(tmp_path: Path) -> None:
     assert (made.site, made.site_name, made.address) == (tmp_path, "Test hospital", "0.0.0.0:8443")
     assert (made.metrics_address, made.plaintext_address, made.rules) == (("127.0.0.1", 9464), None, ())
     assert made.engine.providers == ("CPUExecutionProvider",)
-    assert made.tls.certificate == made.passphrase_file == tmp_path / "file"
-    assert [made.keys, made.trust, made.models, made.audit] == [tmp_path / n for n in ("keys", "trust", "models", "audit")]
+    assert made.tls.certificate == made.passphrase.path == tmp_path / "file"
+    assert not made.passphrase.is_credential
+    assert [made.keys, made.audit, made.operators_socket] == [tmp_path / n for n in ("keys", "audit", "operator.sock")]
+    assert (made.engine.versions_max, made.limits.bundle_bytes_max) == (2, 4 << 30)
     assert made.digest == hashlib.sha256(TOML.encode()).hexdigest()
 
 
@@ -69,12 +71,25 @@ def test_every_problem_is_reported_at_once_with_a_sentence_each(tmp_path: Path) 
     ]
 
 
-def test_tls_files_may_be_missing_before_serving_but_not_the_passphrase(tmp_path: Path) -> None:
-    text = TOML.replace('key = "file"', 'key = "none"').replace('client_ca = "file"', 'client_ca = "none"')
+def test_files_may_be_missing_where_nothing_is_served(tmp_path: Path) -> None:
+    """An operator of a running appliance needs neither the TLS key nor the passphrase."""
+    text = TOML
+    for name in ("key", "client_ca", "passphrase_file"):
+        text = text.replace(f'{name} = "file"', f'{name} = "none"')
     assert read(tmp_path, text, to_serve=False).tls.key == tmp_path / "none"
-    assert len(problems(tmp_path, text)) == 2
-    with pytest.raises(ConfigError, match="passphrase_file: there is no file"):
-        read(tmp_path, text.replace('passphrase_file = "file"', 'passphrase_file = "none"'), to_serve=False)
+    assert len(problems(tmp_path, text)) == 3
+
+
+def test_two_places_for_one_passphrase_are_a_problem(tmp_path: Path) -> None:
+    text = TOML.replace('passphrase_file = "file"', 'passphrase_file = "file"\npassphrase_credential = "words"')
+    assert "keep one of the two" in problems(tmp_path, text)[0]
+
+
+def test_site_directory_in_which_no_socket_can_be_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="too long"):
+        read(folder, TOML)
 
 
 @pytest.mark.parametrize("address", [

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from appliance import cli, errors
-from appliance.errors import ApplianceError, BundleError, RequestError
+from appliance.errors import ApplianceError, RequestError
 from appliance.server.status import STATUS
 
 
@@ -74,9 +74,8 @@ def test_unavailable_audit_is_the_logs_exit_code_not_a_refused_calls() -> None:
     assert cli.exit_code(ApplianceError("")) == 1
 
 
-@pytest.mark.parametrize("family", [RequestError, BundleError])
-def test_codes_are_words_and_nobody_shares_one(family: type[RequestError] | type[BundleError]) -> None:
-    codes = [kind.code for kind in (family, *leaves(family)) if issubclass(kind, RequestError | BundleError)]
+def test_codes_are_words_and_nobody_shares_one() -> None:
+    codes = [kind.code for kind in leaves(ApplianceError) if kind is not errors.CallFailed]
     assert len(set(codes)) == len(codes)
     assert all(re.fullmatch(r"[a-z_]{4,30}", code) for code in codes)
 
@@ -88,4 +87,17 @@ def test_configuration_error_keeps_each_problem() -> None:
 
 def test_failed_call_has_a_status_and_a_sentence() -> None:
     error = errors.CallFailed("UNAVAILABLE", "Try again.")
-    assert (error.status, str(error)) == ("UNAVAILABLE", "Try again.")
+    assert (error.status, str(error), error.reason) == ("UNAVAILABLE", "Try again.", "")
+
+
+@pytest.mark.parametrize("leaf", leaves(ApplianceError))
+def test_refusal_of_a_running_appliance_has_the_exit_code_of_our_own(leaf: type[ApplianceError]) -> None:
+    """Whoever asks the running appliance and whoever does it themselves must not need two scripts."""
+    if leaf is not errors.CallFailed:
+        asked = errors.CallFailed("FAILED_PRECONDITION", "No.", leaf.code)
+        assert cli.exit_code(asked) == cli.exit_code(leaf.__new__(leaf))
+
+
+def test_code_that_nobody_has_is_a_call_that_failed() -> None:
+    assert errors.with_code("no_such_code") is ApplianceError
+    assert cli.exit_code(errors.CallFailed("INTERNAL", "No.", "")) == 5

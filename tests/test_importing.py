@@ -67,8 +67,9 @@ def test_the_package_switches_telemetry_off_and_loads_nothing(tmp_path: Path) ->
     ("appliance.cli.predict", {"numpy", "onnxruntime", "onnx", "PIL", "prometheus_client", "torch"}),
     ("appliance.cli.audit", {"numpy", "onnxruntime", "onnx", "PIL", "grpc", "prometheus_client", "torch"}),
     ("appliance.bundle.opening", {"numpy", "onnxruntime", "onnx", "PIL", "grpc", "torch"}),
-    ("appliance.wiring", {"torch", "onnxscript", "safetensors", "sklearn", "scipy", "export"}),
-    ("appliance.cli.serve", {"torch", "onnxscript", "safetensors", "sklearn", "scipy", "export"}),
+    ("appliance.wiring", {"torch", "onnxscript", "safetensors", "sklearn", "scipy", "export", "tuf", "urllib3", "pkcs11"}),
+    ("appliance.cli.serve", {"torch", "onnxscript", "safetensors", "sklearn", "scipy", "export", "tuf", "urllib3"}),
+    ("appliance.trust", {"torch", "numpy", "onnxruntime", "onnx", "grpc", "prometheus_client", "requests"}),
 ])  # fmt: skip
 def test_nobody_loads_what_they_do_not_need(tmp_path: Path, module: str, unwanted: set[str]) -> None:
     loaded = set(report(tmp_path, module)["modules"])

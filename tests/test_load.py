@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 from appliance import load as loading
 from appliance.bundle.manifest import DecisionRule, Golden, Manifest, OutputSpec, RuntimeSpec, Unknown
 from appliance.engine import graph
-from appliance.errors import ConfigError, FailedGoldenCase, InvalidInput, MalformedBundle, RefusedGraph
+from appliance.errors import BundleError, ConfigError, FailedGoldenCase, InvalidInput, MalformedBundle, RefusedGraph
 from appliance.load import Hardware, LoadedModel
 from appliance.model.confidence import Reference
 from appliance.model.golden import GoldenCases
 from tests import forge
-from tests.forge import NOW, Forge
+from tests.forge import Forge
 
 FORGE = Forge()
 CPU = Hardware(("CPUExecutionProvider",), 1)
@@ -28,7 +28,7 @@ CPU = Hardware(("CPUExecutionProvider",), 1)
 def load(made: Manifest | None = None, hardware: Hardware = CPU, **changed: bytes) -> LoadedModel:
     """Loads a bundle that is forged from these parts, signed and granted as it should be."""
     bundle = FORGE.bundle(made, forge.parts() | changed)
-    return loading.load(bundle, FORGE.grant(bundle), FORGE.key, FORGE.trusted, hardware, NOW)
+    return loading.load(FORGE.open(bundle), hardware)
 
 
 def test_a_forged_bundle_loads_and_answers_as_forged() -> None:
@@ -67,19 +67,17 @@ def test_weights_are_zeroed_once_the_session_has_its_own(monkeypatch: pytest.Mon
     assert np.allclose(model.session.run(image).logits, forge.logits(image), atol=1e-4)
 
 
-def test_weights_are_zeroed_where_the_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bytearray] = []
-    inner = loading.opening.Admitted.decrypt
-
-    def catch(admitted: loading.opening.Admitted) -> object:
-        opened = inner(admitted)
-        seen.append(opened.parts["weights"])
-        return opened
-
-    monkeypatch.setattr(loading.opening.Admitted, "decrypt", catch)
-    with pytest.raises(RefusedGraph):
-        load(graph=b"not a graph")
-    assert seen == [bytearray(forge.W.nbytes)]
+@pytest.mark.parametrize("changed", [
+    {}, {"graph": b"not a graph"}, {"selftest": b"junk"}, {"weights": bytes(forge.W.nbytes)},
+], ids=["loaded", "refused graph", "malformed self-test", "failed golden case"])  # fmt: skip
+def test_no_plaintext_is_left_however_a_load_ends(changed: dict[str, bytes]) -> None:
+    """Graph, weights, and the golden cases, which are images of somebody."""
+    bundle = FORGE.bundle(None, forge.parts() | changed)
+    opened = FORGE.open(bundle)
+    assert any(any(part) for part in opened.parts.values())
+    with suppress(BundleError):
+        loading.load(opened, CPU)
+    assert not any(any(part) for part in opened.parts.values())
 
 
 def test_the_runtime_sees_no_graph_that_was_not_inspected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,10 +255,3 @@ def test_reference_of_other_classes_is_malformed() -> None:
     two = Reference(np.zeros((2, 3), np.float32), np.eye(3, dtype=np.float32)).encode()
     with pytest.raises(MalformedBundle):
         load(KNOWING, graph=embedding_model(), reference=two)
-
-
-def test_load_is_refused_before_the_runtime_where_the_grant_is_over() -> None:
-    bundle = FORGE.bundle()
-    late = replace(FORGE.terms(bundle)).not_after.replace(year=2099)
-    with pytest.raises(loading.opening.NotAdmitted):
-        loading.load(bundle, FORGE.grant(bundle), FORGE.key, FORGE.trusted, CPU, late)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from appliance.access import Action, Peer
+from appliance.access import Action, Caller, Peer
 from appliance.audit.verify import verify
 from appliance.errors import (
     ApplianceError,
@@ -26,7 +26,7 @@ from appliance.errors import (
     Unauthenticated,
     UnknownModel,
 )
-from appliance.predict import Call, Desk, Raw, Request, inquire, predict
+from appliance.predict import Call, Desk, Raw, Request, act, inquire, predict
 from tests import forge
 from tests.audit import logs
 from tests.fakes import PuppetRunner, PuppetSync, numbered, put_forward, run_skewed, turn
@@ -180,7 +180,7 @@ def test_a_desk_that_is_not_open_answers_nobody(tmp_path: Path) -> None:
         desk.open = False
         for work in (
             predict(desk, call(), raw(ONE)),
-            inquire(desk, call(), Action.OBSERVE, lambda: pytest.fail("answered")),
+            inquire(desk, call(), Action.OBSERVE, lambda caller: pytest.fail("answered")),
         ):
             with pytest.raises(NotReady):
                 await work
@@ -193,7 +193,7 @@ def test_a_desk_that_is_not_open_answers_nobody(tmp_path: Path) -> None:
 
 def test_a_model_that_drains_answers_nobody_new(tmp_path: Path) -> None:
     async def act(desk: Desk) -> None:
-        await desk.serving["forged"].batcher.drain()
+        await desk.servables.find("forged").batcher.drain()
         with pytest.raises(NotReady):
             await predict(desk, call(), raw(ONE))
 
@@ -331,14 +331,52 @@ def test_an_answer_waits_for_its_record(tmp_path: Path) -> None:
 
 def test_a_question_is_answered_on_record_to_whoever_may_ask(tmp_path: Path) -> None:
     async def act(desk: Desk) -> None:
-        assert await inquire(desk, call("DNS:watcher"), Action.OBSERVE, lambda: "yes", "forged") == "yes"
-        assert await inquire(desk, call("DNS:watcher"), Action.OBSERVE, lambda: "yes", NOBODY) == "yes"
+        assert await inquire(desk, call("DNS:watcher"), Action.OBSERVE, lambda caller: "yes", "forged") == "yes"
+        assert await inquire(desk, call("DNS:watcher"), Action.OBSERVE, lambda caller: "yes", NOBODY) == "yes"
         with pytest.raises(PermissionDenied):
-            await inquire(desk, call("DNS:reader"), Action.OBSERVE, lambda: pytest.fail("answered"), "other")
+            await inquire(desk, call("DNS:reader"), Action.OBSERVE, lambda caller: pytest.fail("answered"), "other")
         with pytest.raises(PermissionDenied):
-            await inquire(desk, call("DNS:watcher"), Action.ADMINISTER, lambda: pytest.fail("answered"))
+            await inquire(desk, call("DNS:watcher"), Action.ADMINISTER, lambda caller: pytest.fail("answered"))
 
     found = at_the_desk(tmp_path / "log", act)
     assert [record["outcome"] for record in found] == ["answered", "answered", "denied", "denied"]
     assert [record.get("model") for record in found] == [{"id": "forged"}, None, None, None]
     assert "Nobody" not in str(found)
+
+
+def test_an_act_that_has_begun_is_finished_though_its_caller_gives_up(tmp_path: Path) -> None:
+    """Half an activation is in nobody's interest; the call is on record as cancelled, the act by its own record."""
+
+    async def work(desk: Desk) -> None:
+        begun, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def act_slowly(caller: Caller) -> None:
+            begun.set()
+            await go_on.wait()
+            done.set()
+
+        asking = asyncio.create_task(act(desk, call("DNS:admin"), act_slowly))
+        await begun.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert not done.is_set()
+        go_on.set()
+        await done.wait()
+        await turn(2)
+        assert desk.unfinished == set()
+
+    (record,) = at_the_desk(tmp_path / "log", work)
+    assert (record["outcome"], record["caller"]["name"]) == ("cancelled", "DNS:admin")
+
+
+def test_whoever_may_not_administer_begins_no_act(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        async def never(caller: Caller) -> None:
+            raise AssertionError("an act was begun")
+
+        for name in ("DNS:reader", "DNS:watcher", "DNS:stranger"):
+            with pytest.raises(PermissionDenied):
+                await act(desk, call(name), never)
+
+    assert [record["outcome"] for record in at_the_desk(tmp_path / "log", work)] == ["denied"] * 3

@@ -66,7 +66,7 @@ class Entry:
     def blame(self, error: BaseException) -> None:
         """Takes the outcome from what was raised."""
         self.outcome = _OUTCOMES.get(type(error), "failed")
-        if isinstance(error, errors.RequestError | errors.BundleError):
+        if isinstance(error, errors.ApplianceError):
             self.error = error.code
         elif self.outcome == "failed":
             self.error = "internal"

@@ -33,8 +33,8 @@ def encrypt(key: bytes, context: bytes, plaintext: bytes | bytearray | memoryvie
     return b"".join([salt, commitment, *chunks])
 
 
-def decrypt(key: bytes, context: bytes, ciphertext: bytes | memoryview) -> bytearray:
-    """The plaintext, in one buffer of its own that the caller may zero.
+def decrypt_into(key: bytes, context: bytes, ciphertext: bytes | memoryview, out: memoryview) -> None:
+    """Writes the plaintext to ``out``, which must have exactly its size. What ``out`` holds after an error is void.
 
     Raises:
         CorruptPayload: wrong key or context, or the message was altered, cut or extended.
@@ -42,13 +42,12 @@ def decrypt(key: bytes, context: bytes, ciphertext: bytes | memoryview) -> bytea
     view = memoryview(ciphertext)
     body = len(view) - _SALT - _COMMITMENT
     full, last = divmod(body, CHUNK_BYTES + _TAG)
-    if body < _TAG or last < _TAG:
-        raise CorruptPayload("An encrypted part is cut off.")
+    if body < _TAG or last < _TAG or full * CHUNK_BYTES + last - _TAG != len(out):
+        raise CorruptPayload("An encrypted part is cut off, or not of the size it should have.")
     aead, base_nonce, commitment = _derive(key, bytes(view[:_SALT]), context)
     if not hmac.compare_digest(commitment, view[_SALT : _SALT + _COMMITMENT]):
         raise CorruptPayload("An encrypted part was not made with this key for this place.")
-    plaintext = bytearray(full * CHUNK_BYTES + last - _TAG)
-    out, chunks = memoryview(plaintext), view[_SALT + _COMMITMENT :]
+    chunks = view[_SALT + _COMMITMENT :]
     try:
         for i in range(full + 1):
             chunk = chunks[i * (CHUNK_BYTES + _TAG) : (i + 1) * (CHUNK_BYTES + _TAG)]
@@ -56,7 +55,6 @@ def decrypt(key: bytes, context: bytes, ciphertext: bytes | memoryview) -> bytea
             aead.decrypt_into(_nonce(base_nonce, i), chunk, None, target)
     except InvalidTag:
         raise CorruptPayload("An encrypted part was altered.") from None
-    return plaintext
 
 
 def encrypted_bytes(plain_bytes: int) -> int:

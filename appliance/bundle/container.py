@@ -7,6 +7,7 @@ from appliance.errors import MalformedBundle
 MAGIC = b"\x89MB\x01\r\n\x1a\n"
 ENVELOPE_BYTES_MAX = 1 << 20
 _HEADER = struct.Struct(">8sI")
+HEAD_BYTES_MAX = _HEADER.size + ENVELOPE_BYTES_MAX
 
 
 def join(envelope: bytes, parts: list[bytes]) -> bytes:

@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from appliance import canonical
 from appliance.bundle import signature
+from appliance.canonical import fingerprint, parse_time
 from appliance.errors import MalformedBundle
 from appliance.fields import Fields
 
 PAYLOAD_TYPE = "application/vnd.appliance.enrolment.v1+json"
-SEED_BYTES = 32
+FILE_BYTES_MAX = 1 << 16
 _MLKEM_PUBLIC_BYTES, _MLKEM_SEED_BYTES = 1184, 64
 
 
@@ -40,14 +41,19 @@ class Recipient:
 
 
 class RecipientKey:
-    """The private half, derived from the appliance's seed."""
+    """The private half. ``xwing_seed`` is 32 bytes (draft-connolly-cfrg-xwing-kem section 5.2)."""
 
-    def __init__(self, seed: bytes) -> None:
-        expanded = hashlib.shake_256(_derive(seed, b"hpke")).digest(_MLKEM_SEED_BYTES + 32)
+    def __init__(self, xwing_seed: bytes) -> None:
+        expanded = hashlib.shake_256(xwing_seed).digest(_MLKEM_SEED_BYTES + 32)
         mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:_MLKEM_SEED_BYTES])
         x25519 = X25519PrivateKey.from_private_bytes(expanded[_MLKEM_SEED_BYTES:])
         self.private = MLKEM768X25519PrivateKey(mlkem, x25519)
         self.recipient = Recipient(mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw())
+
+    @classmethod
+    def of(cls, seed: bytes) -> "RecipientKey":
+        """The key of the appliance that has this seed."""
+        return cls(derive(seed, "hpke"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,10 @@ class Enrolment:
 
 def request(seed: bytes, site: str, created: str) -> bytes:
     """The bytes of an enrolment request, signed by the appliance."""
-    signer = Ed25519PrivateKey.from_private_bytes(_derive(seed, b"enrolment"))
+    signer = Ed25519PrivateKey.from_private_bytes(derive(seed, "enrolment"))
     payload = {
         "site": site,
-        "hpke_public_key": signature.encode_base64(RecipientKey(seed).recipient.public_bytes),
+        "hpke_public_key": signature.encode_base64(RecipientKey.of(seed).recipient.public_bytes),
         "signing_public_key": signature.encode_base64(signer.public_key().public_bytes_raw()),
         "created": created,
     }
@@ -75,11 +81,13 @@ def read(data: bytes) -> Enrolment:
     Raises:
         MalformedBundle, UntrustedSignature
     """
-    payload, _ = signature.parse(data, PAYLOAD_TYPE)
+    if len(data) > FILE_BYTES_MAX:
+        raise MalformedBundle("The file is too long to be an enrolment request.")
+    envelope = signature.parse(data, PAYLOAD_TYPE, "an enrolment request")
     try:
-        fields = Fields(canonical.decode(payload))
+        fields = Fields(canonical.decode(envelope.payload))
         site = fields.text("site")
-        fields.text("created")
+        parse_time(fields.text("created"))
         hpke_key = signature.decode_base64(fields.text("hpke_public_key", pattern=r"[A-Za-z0-9+/]{1,4000}=*"))
         signing_key = signature.decode_base64(fields.text("signing_public_key"))
         fields.close()
@@ -90,15 +98,10 @@ def read(data: bytes) -> Enrolment:
         key = Ed25519PublicKey.from_public_bytes(signing_key)
     except ValueError as error:
         raise MalformedBundle("The enrolment request is not valid.") from error
-    signature.verify(data, PAYLOAD_TYPE, signature.key_ring([key]))
-    return Enrolment(site, recipient, fingerprint(payload))
+    envelope.verify(signature.key_ring([key]))
+    return Enrolment(site, recipient, fingerprint(envelope.payload))
 
 
-def fingerprint(payload: bytes) -> str:
-    """Five groups of four hex digits, to be read out over the telephone."""
-    digits = hashlib.sha256(payload).hexdigest()[:20]
-    return " ".join(digits[i : i + 4] for i in range(0, 20, 4))
-
-
-def _derive(seed: bytes, label: bytes) -> bytes:
-    return HKDFExpand(algorithm=SHA256(), length=32, info=label).derive(seed)
+def derive(seed: bytes, label: str) -> bytes:
+    """The 32-byte key that an appliance's seed has for one purpose."""
+    return HKDFExpand(algorithm=SHA256(), length=32, info=label.encode()).derive(seed)

@@ -20,6 +20,7 @@ PREDICATE_TYPE = "urn:x-appliance:manifest:v1"
 ROLES = ("graph", "weights", "selftest", "reference")
 RESIZES = ("stretch", "crop")
 CHANGE_CLASSES = ("initial", "minor", "major")
+VERSION_MAX = 2**31 - 1
 PART_BYTES_MAX = 16 << 30
 CLASSES_MAX = 100_000
 ROWS_MAX = 1024
@@ -226,7 +227,7 @@ def _time(fields: Fields, key: str) -> str:
 
 
 def _model(fields: Fields) -> ModelId:
-    version = fields.integer("version", 1, 2**31 - 1)
+    version = fields.integer("version", 1, VERSION_MAX)
     model = ModelId(
         id=fields.text("id", pattern=r"[a-z0-9-]{1,64}"),
         version=version,
@@ -324,5 +325,7 @@ def _check_together(manifest: Manifest, fields: Fields) -> None:
         fields.problem("two parts have one name")
     if wants_reference and manifest.outputs.embedding is None:
         fields.problem("a distance needs an embedding output")
+    if manifest.outputs.logits == manifest.outputs.embedding:
+        fields.problem("two outputs have one name")
     if len({label.name for label in manifest.labels}) != len(manifest.labels):
         fields.problem("two labels have one name")

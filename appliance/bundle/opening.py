@@ -2,27 +2,25 @@
 
 Each step returns the only object that can take the next one, so the wrong order cannot be written::
 
-    parse(data) ─▶ Sealed ─ verify(keys) ─▶ Genuine ─ admit(grant, …) ─▶ Admitted ─ decrypt() ─▶ Opened
+    parse(data) ─▶ Sealed ─ verify(policies) ─▶ Genuine ─ admit(grant, …) ─▶ Admitted ─ decrypt() ─▶ Opened
 """
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from mmap import mmap
+from typing import TypeAlias
 
-from appliance.bundle import chunks, container, grant, manifest, signature
+from appliance.bundle import chunks, container, grant, manifest, policy, signature
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.grant import Terms
 from appliance.bundle.manifest import Manifest, Part
-from appliance.bundle.signature import KeyRing
-from appliance.errors import CorruptPayload, NotAdmitted
+from appliance.bundle.policy import Policy
+from appliance.bundle.signature import Envelope
+from appliance.errors import CorruptPayload, NotAdmitted, RolledBack
 
-
-@dataclass(frozen=True, slots=True)
-class TrustedKeys:
-    """The public keys a site trusts, for one purpose each."""
-
-    exporter: KeyRing
-    licensing: KeyRing
+Buffer: TypeAlias = bytearray | mmap
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +29,54 @@ class Opened:
 
     manifest: Manifest
     digest: str
+    vendor: str
     terms: Terms
-    parts: dict[str, bytearray]
+    parts: Mapping[str, Buffer]
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """Step 1 done: a container, nothing in it trusted."""
 
-    envelope: bytes
+    envelope: Envelope
     body: memoryview
 
-    def verify(self, trusted: TrustedKeys) -> "Genuine":
-        """Step 2. Raises UntrustedSignature or MalformedBundle."""
-        statement = signature.verify(self.envelope, manifest.PAYLOAD_TYPE, trusted.exporter)
-        return Genuine(manifest.decode(statement), manifest.digest(statement), self.body)
+    def verify(self, policies: Sequence[Policy]) -> "Genuine":
+        """Step 2. Raises UntrustedSignature, Revoked or MalformedBundle."""
+        vendor, statement = policy.verify_bundle(policies, self.envelope)
+        return Genuine(vendor, manifest.decode(statement), manifest.digest(statement), self.body)
 
 
 @dataclass(frozen=True, slots=True)
 class Genuine:
-    """Step 2 done: the manifest is the vendor's. The parts have not been looked at."""
+    """Step 2 done: the manifest is a vendor's. The parts have not been looked at."""
 
+    policy: Policy
     manifest: Manifest
     digest: str
     body: memoryview
 
-    def admit(self, grant_file: bytes, key: RecipientKey, trusted: TrustedKeys, now: datetime) -> "Admitted":
-        """Step 3. Raises NotAdmitted, WrongKey, UntrustedSignature or MalformedBundle."""
-        given = grant.read(grant_file, trusted.licensing)
+    def require_published(self) -> None:
+        """Step 3a. Raises Revoked or NotAdmitted."""
+        model = self.manifest.model
+        self.policy.require_published(self.digest, model.id, model.version)
+
+    def admit(self, grant_file: bytes, key: RecipientKey, now: datetime | None, version_min: int = 1) -> "Admitted":
+        """Step 3. ``now`` is None for a model that goes on after a restart, of which no date is asked.
+
+        Raises:
+            Revoked, NotAdmitted, RolledBack, WrongKey, UntrustedSignature or MalformedBundle
+        """
+        self.require_published()
+        if self.manifest.model.version < version_min:
+            raise RolledBack(
+                f"Version {self.manifest.model.version} is older than version {version_min}, the lowest that may serve here."
+            )
+        given = grant.read(grant_file, [self.policy])
         if given.terms.manifest_sha256 != self.digest:
             raise NotAdmitted("The grant is for another bundle.")
-        given.terms.require_in_force(now)
+        if now is not None:
+            given.terms.require_in_force(now)
         return Admitted(self, given.terms, given.unwrap(key))
 
     def check_parts(self) -> list[memoryview]:
@@ -86,19 +101,29 @@ class Admitted:
     terms: Terms
     content_key: bytes
 
-    def decrypt(self) -> Opened:
-        """Steps 4 and 5. Raises CorruptPayload."""
-        made = self.genuine.manifest
-        parts = {}
-        for i, (part, ciphertext) in enumerate(zip(made.parts, self.genuine.check_parts(), strict=True)):
-            parts[part.role] = _decrypt_part(part, i, made.bundle_id, ciphertext, self.content_key)
-        return Opened(made, self.genuine.digest, self.terms, parts)
+    def decrypt(
+        self, allocate: Callable[[int], Buffer] = bytearray, wipe: Callable[[Buffer], None] = lambda buffer: None
+    ) -> Opened:
+        """Steps 4 and 5. ``allocate`` makes the buffers for plaintext, ``wipe`` ends them. Raises CorruptPayload."""
+        made, ciphertexts = self.genuine.manifest, self.genuine.check_parts()
+        parts: dict[str, Buffer] = {}
+        try:
+            for i, (part, ciphertext) in enumerate(zip(made.parts, ciphertexts, strict=True)):
+                if part.size != chunks.encrypted_bytes(part.plain_size):
+                    raise CorruptPayload("A part's sizes contradict each other.")
+                parts[part.role] = allocate(part.plain_size)
+                _decrypt_part(part, part_context(made.bundle_id, i), ciphertext, self.content_key, parts[part.role])
+        except BaseException:
+            for buffer in parts.values():
+                wipe(buffer)
+            raise
+        return Opened(made, self.genuine.digest, self.genuine.policy.vendor, self.terms, parts)
 
 
 def parse(data: bytes) -> Sealed:
     """Step 1. Raises MalformedBundle."""
     envelope, body = container.split(data)
-    return Sealed(envelope, body)
+    return Sealed(signature.parse(envelope, manifest.PAYLOAD_TYPE, "a bundle"), body)
 
 
 def part_context(bundle_id: str, index: int) -> bytes:
@@ -106,10 +131,8 @@ def part_context(bundle_id: str, index: int) -> bytes:
     return bytes.fromhex(bundle_id) + index.to_bytes(4, "big")
 
 
-def _decrypt_part(part: Part, index: int, bundle_id: str, ciphertext: memoryview, key: bytes) -> bytearray:
-    if part.size != chunks.encrypted_bytes(part.plain_size):
-        raise CorruptPayload("A part's sizes contradict each other.")
-    plaintext = chunks.decrypt(key, part_context(bundle_id, index), ciphertext)
+def _decrypt_part(part: Part, context: bytes, ciphertext: memoryview, key: bytes, plaintext: Buffer) -> None:
+    with memoryview(plaintext) as view:
+        chunks.decrypt_into(key, context, ciphertext, view)
     if hashlib.sha256(plaintext).hexdigest() != part.plain_sha256:
         raise CorruptPayload("A part does not decrypt to what was signed.")
-    return plaintext

@@ -5,10 +5,11 @@ Exit codes, the same for every command:
 ====  =============================================================
 0     done
 1     a mistake of ours; please report it
-2     the command line, the configuration or a key is wrong
-3     a bundle or grant is not good
+2     the command line, a file, the configuration, a key or the site's state is wrong
+3     a bundle, a grant or a trust repository is not good
 4     the audit log is not good, or cannot be written
 5     a call was refused, or the appliance could not be reached
+130   stopped by whoever was asked
 ====  =============================================================
 """
 
@@ -23,6 +24,7 @@ from appliance import errors
 EXITS: tuple[tuple[type[errors.ApplianceError], int], ...] = (
     (errors.ConfigError, 2),
     (errors.KeyUnavailable, 2),
+    (errors.StateError, 2),
     (errors.BundleError, 3),
     (errors.AuditLogError, 4),
     (errors.AuditUnavailable, 4),
@@ -30,7 +32,7 @@ EXITS: tuple[tuple[type[errors.ApplianceError], int], ...] = (
     (errors.RequestError, 5),
 )
 
-_COMMANDS = ("init", "enroll", "serve", "models", "bundle", "audit", "predict", "check", "demo")
+_COMMANDS = ("init", "enroll", "trust", "models", "serve", "predict", "check", "state", "bundle", "audit", "demo")
 
 
 class _Commands(click.Group):
@@ -51,8 +53,8 @@ def group() -> None:
     """On-premise inference: signed, encrypted models; an audit record for every call; no data off-site.
 
     \b
-    Exit codes: 0 done · 1 our mistake · 2 command line, configuration or keys · 3 bundle or grant not good
-                4 audit log not good · 5 call refused or appliance not reached
+    Exit codes: 0 done · 1 our mistake · 2 command line, file, configuration, keys or state
+                3 bundle, grant or trust not good · 4 audit log not good · 5 call refused or appliance not reached
     """
 
 
@@ -61,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         group.main(arguments, prog_name="appliance", standalone_mode=False)
     except click.exceptions.Abort:
+        click.echo("appliance: stopped; nothing was changed", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -72,10 +75,17 @@ def main(arguments: list[str] | None = None) -> None:
     except errors.ApplianceError as error:
         click.echo(f"appliance: {error}", err=True)
         sys.exit(exit_code(error))
+    except OSError as error:
+        click.echo(f"appliance: {error.filename or 'this machine'}: {error.strerror or error}", err=True)
+        sys.exit(2)
 
 
 def exit_code(error: errors.ApplianceError) -> int:
-    return next((code for kind, code in EXITS if isinstance(error, kind)), 1)
+    """The same whether this process has refused, or a running appliance that it asked."""
+    kind = type(error)
+    if isinstance(error, errors.CallFailed) and error.reason:
+        kind = errors.with_code(error.reason)
+    return next((code for known, code in EXITS if issubclass(kind, known)), 1)
 
 
 def echo_json(value: Any) -> None:

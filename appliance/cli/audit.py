@@ -28,7 +28,7 @@ def command() -> None:
 @click.option("--expect-root", help="The root noted with that size, in hex.")
 @JSON
 def verify(directory: Path, key: Path | None, expect_size: int | None, expect_root: str | None, as_json: bool) -> None:
-    """Check every record, tree and signature of the log in DIRECTORY (or in the site DIRECTORY); exit 4 if one is wrong."""
+    """Check every record, tree and signature of a log. DIRECTORY is the log's, or the site's; exit 4 if one is wrong."""
     if expect_root is not None and expect_size is None:
         raise click.UsageError("--expect-root needs --expect-size.")
     folder = directory / "audit" if (directory / "audit").is_dir() else directory

@@ -3,26 +3,24 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from cryptography import x509
 
-from appliance import config, wiring
+from appliance import config, memory, wiring
+from appliance.alarms import NOTICE, alarms
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.verify import KEY_FILE
-from appliance.bundle import grant
 from appliance.cli import echo_json
 from appliance.cli.options import JSON, SITE
 from appliance.config import Config
 from appliance.engine.session import available_providers
 from appliance.errors import ApplianceError, AuditLogError, ConfigError
 from appliance.keys import APPLIANCE_SEED, AUDIT_KEY, PSEUDONYM_KEY
-from appliance.site import Site
 
 FREE_BYTES_MIN = 1 << 30
-EXPIRY_WARNING = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Finding:
 @SITE
 @JSON
 def command(site: Path, as_json: bool) -> None:
-    """Look at a site and say what is wrong and what to do; exit 2 if anything is."""
+    """Say what is wrong with a site, and what to do. Exit 2 if anything is."""
     findings = list(examine(site, datetime.now(UTC)))
     if as_json:
         echo_json([asdict(finding) for finding in findings])
@@ -59,9 +57,11 @@ def examine(site: Path, now: datetime) -> Iterator[Finding]:
         return
     yield Finding("configuration", True, "appliance.toml is valid")
     for what, look in (
+        ("site directory", _directory),
         ("keys", _keys),
         ("audit log", _audit),
         ("trust", _trust),
+        ("swap", _swap),
         ("providers", _providers),
         ("disk", _disk),
     ):
@@ -77,11 +77,18 @@ def _finding(what: str, look: Callable[[Config], str], settings: Config) -> Find
         return Finding(what, False, str(error))
 
 
+def _directory(settings: Config) -> str:
+    if settings.site.stat().st_mode & 0o077:
+        raise ConfigError("others than its owner can enter it; chmod 700 it")
+    return "its owner alone can enter it"
+
+
 def _keys(settings: Config) -> str:
     provider = wiring.key_provider(settings)
     for purpose in (APPLIANCE_SEED, AUDIT_KEY, PSEUDONYM_KEY):
         provider.get(purpose)
-    return "the passphrase opens every key"
+    beside = settings.site in settings.passphrase.path.parents
+    return "the passphrase opens every key" + (", and lies beside them: see docs/keys.md" if beside else "")
 
 
 def _audit(settings: Config) -> str:
@@ -96,10 +103,20 @@ def _audit(settings: Config) -> str:
 
 
 def _trust(settings: Config) -> str:
-    trusted = Site(settings.site).trusted()
-    if not trusted.exporter or not trusted.licensing:
-        raise ConfigError("put the vendor's public keys into trust/exporter and trust/licensing")
-    return f"{len(trusted.exporter)} exporter and {len(trusted.licensing)} licensing keys"
+    site, state, _ = wiring.remembered(settings)
+    policies = site.policies(state)
+    if not policies:
+        raise ConfigError("no vendor is trusted: appliance trust update, with the vendor's trust repository")
+    return f"{', '.join(policy.vendor for policy in policies)}, as verified"
+
+
+def _swap(settings: Config) -> str:
+    if memory.swap_can_see_us():
+        raise ConfigError(
+            "this machine swaps, and a process with this one's limits cannot lock its memory: turn swap off, or let the "
+            "appliance's unit (and this shell) have LimitMEMLOCK=infinity"
+        )
+    return "decrypted models cannot reach it"
 
 
 def _providers(settings: Config) -> str:
@@ -127,20 +144,23 @@ def _certificates(settings: Config, now: datetime) -> Iterator[Finding]:
 
 
 def _models(settings: Config, now: datetime) -> Iterator[Finding]:
-    site = Site(settings.site)
     try:
-        active, trusted = site.active(), site.trusted()
-        if not active:
-            raise ConfigError("none is active: appliance models install, then appliance models activate")
-        for name, version in active.items():
-            terms = grant.read(site.find(name, version).grant.read_bytes(), trusted.licensing).terms
-            yield _expiry(f"grant of {name} version {version}", terms.not_after, now)
-    except (ApplianceError, OSError) as error:
-        yield Finding("models", False, str(error) if isinstance(error, ApplianceError) else "a grant cannot be read")
+        site, state, _ = wiring.remembered(settings)
+    except ApplianceError as error:
+        yield Finding("models", False, str(error))
+        return
+    active = {f"{name} {model.serving[0].version}" for name, model in state.models.items() if model.serving}
+    if not active:
+        yield Finding("models", False, "none is active: appliance models install, then appliance models activate")
+    found = [alarm for alarm in alarms(site, state, now) if alarm.kind != "trust_damaged"]  # which _trust has said
+    for subject in sorted(active - {alarm.subject for alarm in found}):
+        yield Finding(subject, True, "is active")
+    for alarm in found:
+        yield Finding(alarm.subject, not alarm.urgent, alarm.sentence)
 
 
 def _expiry(what: str, ends: datetime, now: datetime) -> Finding:
     if ends <= now:
         return Finding(what, False, f"it ended on {ends:%Y-%m-%d}; replace it")
-    soon = "; replace it soon" if ends - now < EXPIRY_WARNING else ""
+    soon = "; replace it soon" if ends - now < NOTICE else ""
     return Finding(what, True, f"valid until {ends:%Y-%m-%d}{soon}")

@@ -33,6 +33,7 @@ from appliance.v1.classification_pb2 import Decision
 
 CALLER = "demo-client"
 BATCH = 32
+ROLES = ("root", "release", "exporter", "licensing")
 PASSPHRASE = "a passphrase for the demo alone\n"  # noqa: S105  it guards nothing but the demo's own keys
 
 _ACCESS = f"""
@@ -58,7 +59,7 @@ class Answer:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="build/demo", show_default=True)
 @click.option("--source", type=click.Path(path_type=Path, exists=True), default=".", help="A checkout of the source.")
 def command(out: Path, source: Path) -> None:
-    """Train, export, seal, enrol, grant, install, serve, ask, verify: everything once, ending by itself."""
+    """Do everything once, and end. Train, export, seal, enrol, grant, install, serve, ask, verify."""
     recipe = source / "examples" / "digits" / "recipe.py"
     if not recipe.is_file() or not (source / "export").is_dir():
         raise ConfigError("the demo needs a checkout of the source; run `make demo` there")
@@ -68,7 +69,7 @@ def command(out: Path, source: Path) -> None:
     out = out.absolute()
     factory = _Factory(source.absolute(), out)
     factory.make_bundle(recipe.absolute())
-    site = _make_site(out, factory)
+    site = _make_site(out, factory, factory.publish())
     report = _serve_and_ask(out, site, Reference.read(out / "data"))
     report |= _verify(out, site)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -86,35 +87,40 @@ class _Factory:
         self._secret = out / "vendor-passphrase"
         self._secret.write_text(PASSPHRASE)
         self._secret.chmod(0o600)
-        self.bundle, self.grant = out / "digits.bundle", out / "digits.grant"
+        self.bundle, self.grant, self.trust = out / "digits.bundle", out / "digits.grant", out / "trust-repository"
 
     def make_bundle(self, recipe: Path) -> None:
         _step("Vendor: train a small CNN on the handwritten digits that ship in scikit-learn")
         _run([sys.executable, str(recipe.parent / "train.py"), str(self._out / "data")], self._source)
         _step("Vendor: export it to ONNX, prove parity, calibrate, sign and encrypt")
-        self._export("keygen", "--out", str(self._vendor))
+        self._export("keygen", "--out", str(self._vendor), *(word for role in ROLES for word in ("--role", role)))
         self._export(
             "build", str(recipe), "--data", str(self._out / "data"), "--out", str(self.bundle),
             "--key", str(self._vendor / "exporter.key"),
         )  # fmt: skip
 
-    def give_keys(self, site: Path) -> None:
-        for role in ("exporter", "licensing"):
-            (site / "trust" / role / "vendor.pem").write_bytes((self._vendor / f"{role}.pem").read_bytes())
+    def publish(self) -> str:
+        """Makes the trust repository, and publishes the bundle in it; the fingerprint of its root."""
+        _step("Vendor: say which keys count, and that sites may use the bundle")
+        keys = [item for role in ("root", "release") for item in ("--key", str(self._vendor / f"{role}.key"))]
+        public = [item for role in ROLES for item in (f"--{role}", str(self._vendor / f"{role}.pem"))]
+        said = self._export("trust", "init", str(self.trust), "--vendor", "demo-vendor", *public, *keys)
+        self._export("trust", "publish", str(self.trust), "--bundle", str(self.bundle), *keys[2:])
+        return next(line.partition("  ")[2] for line in said.splitlines() if line.startswith("fingerprint"))
 
     def make_grant(self, enrolment: Path, fingerprint: str) -> None:
         self._export(
             "grant", "--bundle", str(self.bundle), "--content-key", str(self.bundle.with_suffix(".content-key")),
             "--enrolment", str(enrolment), "--fingerprint", fingerprint, "--key", str(self._vendor / "licensing.key"),
-            "--exporter", str(self._vendor / "exporter.pem"), "--days", "365", "--out", str(self.grant),
+            "--repository", str(self.trust), "--days", "365", "--out", str(self.grant),
         )  # fmt: skip
 
-    def _export(self, *arguments: str) -> None:
-        _run([sys.executable, "-m", "export", *arguments, "--passphrase-file", str(self._secret)], self._source)
+    def _export(self, *arguments: str) -> str:
+        return _run([sys.executable, "-m", "export", *arguments, "--passphrase-file", str(self._secret)], self._source)
 
 
-def _make_site(out: Path, factory: _Factory) -> Path:
-    _step("Hospital: make the site, its keys and certificates; enrol with the vendor")
+def _make_site(out: Path, factory: _Factory, root_fingerprint: str) -> Path:
+    _step("Hospital: make the site and its keys; trust the vendor, enrol with it")
     site = out / "site"
     _appliance("init", str(site), "--name", "Demo hospital", "--dns", "localhost")
     authority = Authority()
@@ -124,7 +130,7 @@ def _make_site(out: Path, factory: _Factory) -> Path:
     for address, port in (("0.0.0.0:8443", 8443), ("127.0.0.1:9464", 9464)):
         settings = settings.replace(address, f"127.0.0.1:{_free_port(port)}")
     (site / "appliance.toml").write_text(settings + _ACCESS)
-    factory.give_keys(site)
+    _appliance("trust", "update", "--site", str(site), str(factory.trust), "--fingerprint", root_fingerprint)
     fingerprint = _appliance("enroll", "--site", str(site)).splitlines()[-1]
     _step("Vendor: grant this one appliance the key to the bundle")
     factory.make_grant(site / "enrolment.json", fingerprint)

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -11,13 +12,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from appliance import keys, wiring
+from appliance import config, keys, wiring
 from appliance.audit.verify import KEY_FILE
 from appliance.cli.options import read_site
 from appliance.errors import ConfigError
+from appliance.site import Site
+from appliance.state import State
 
 _TEMPLATE = """\
-# The configuration of this site. Every setting is explained in docs/operating.md; relative paths start at this file.
+# The configuration of this site. Every setting is shown in deploy/appliance.toml; relative paths start at this file.
 
 [site]
 name = {name}
@@ -47,14 +50,15 @@ passphrase_file = "secrets/passphrase"
 @click.option("--name", required=True, help="The hospital's name for this site, at most 200 characters.")
 @click.option("--dns", required=True, help="The name clients will connect to, for the certificate request.")
 def command(directory: Path, name: str, dns: str) -> None:
-    """Make a site directory: configuration, keys, passphrase, certificate request, empty audit log."""
+    """Make a site directory. In it: configuration, keys, passphrase, certificate request, an empty audit log."""
     if not (1 <= len(name) <= 200 and name.isprintable()):
         raise ConfigError("--name must be 1 to 200 printable characters")
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,64}", dns):
         raise ConfigError("--dns must be a DNS name in its ASCII form, of at most 64 characters")
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory} exists and is not empty")
-    for folder in ("keys", "secrets", "tls", "trust/exporter", "trust/licensing", "models", "audit"):
+    config.operators_socket(directory)
+    for folder in ("keys", "secrets", "tls", "trust", "models", "audit"):
         (directory / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     (directory / "appliance.toml").write_text(_TEMPLATE.format(name=_toml_string(name)))
@@ -62,12 +66,13 @@ def command(directory: Path, name: str, dns: str) -> None:
     provider = wiring.key_provider(read_site(directory))
     for purpose in (keys.APPLIANCE_SEED, keys.AUDIT_KEY, keys.PSEUDONYM_KEY):
         provider.create(purpose)
+    Site(directory).remember(State(latest=datetime.now(UTC)), provider.get(keys.APPLIANCE_SEED))
     (directory / "audit" / KEY_FILE).write_text(wiring.log_key(provider).verifier.encode() + "\n")
     _certificate_request(directory / "tls", dns)
     click.echo(f"Made the site {directory}. Next:")
     click.echo(f"  1. have your CA sign {directory}/tls/server.csr, and put the certificate at tls/server.crt")
     click.echo("  2. put the CA of your clients' certificates at tls/clients-ca.crt")
-    click.echo("  3. put the vendor's keys at trust/exporter/ and trust/licensing/")
+    click.echo(f"  3. run: appliance trust update --site {directory} DIRECTORY, with the vendor's trust repository")
     click.echo(f"  4. run: appliance enroll --site {directory}")
     click.echo("Keep a copy of audit/log.vkey elsewhere: with it anyone can check this appliance's log.")
 

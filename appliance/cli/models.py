@@ -1,7 +1,6 @@
-"""``appliance models``: what is installed at a site, and what is active."""
+"""``appliance models``: what is installed at a site, and what answers."""
 
-import asyncio
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -9,85 +8,134 @@ from rich.console import Console
 from rich.table import Table
 
 from appliance import wiring
-from appliance.bundle import opening
-from appliance.bundle.opening import Opened
+from appliance.bundle import grant as grants
+from appliance.bundle.manifest import VERSION_MAX
 from appliance.cli import echo_json
+from appliance.cli.operator import operator
 from appliance.cli.options import FILE, JSON, SITE, read_site
-from appliance.config import Config
-from appliance.keys import KeyProvider
-from appliance.site import Site
+from appliance.errors import BundleError, ConfigError
+from appliance.gate import answering
+
+VERSION = click.IntRange(1, VERSION_MAX)
+REASON = click.option("--reason", required=True, help="Why; it is recorded, so it must not name a patient.")
 
 
 @click.group("models")
 def command() -> None:
-    """Install bundles and choose the version that serves."""
+    """Install bundles and choose which versions answer. The appliance may be running or stopped."""
 
 
 @command.command("install")
 @SITE
-@click.option("--bundle", type=FILE, required=True)
-@click.option("--grant", type=FILE, required=True)
+@click.option("--bundle", type=FILE, required=True, help="The bundle's file.")
+@click.option("--grant", type=FILE, required=True, help="This appliance's grant for it.")
 def install(site: Path, bundle: Path, grant: Path) -> None:
-    """Check a bundle and its grant, and put them into the site. The appliance must be stopped."""
-    settings = read_site(site)
-    keys, place = wiring.key_provider(settings), Site(settings.site)
-    data, permit = bundle.read_bytes(), grant.read_bytes()
+    """Check a bundle and its grant, and put them into the site. Nothing answers by it yet."""
+    with operator(read_site(site)) as acts:
+        found = acts.install_model(bundle, grant.read_bytes())
+    click.echo(f"Installed {found.name} version {found.version}, digest {found.digest}.")
+    click.echo(f"To let it answer: appliance models activate {found.name} {found.version} --site {site}")
 
-    async def act() -> Opened:
-        with wiring.journal(settings, keys) as journal:
-            async with journal.entry("model.install") as entry:
-                key = wiring.recipient_key(keys)
-                genuine = opening.parse(data).verify(place.trusted())
-                model = genuine.manifest.model
-                entry.model = {"id": model.id, "version": model.version, "digest": genuine.digest}
-                opened = genuine.admit(permit, key, place.trusted(), datetime.now(UTC)).decrypt()
-                place.install(model.id, model.version, data, permit)
-                return opened
 
-    opened = asyncio.run(act())
-    model = opened.manifest.model
-    click.echo(f"Installed {model.id} version {model.version}, digest {opened.digest}.")
-    click.echo(f"To serve it: appliance models activate {model.id} {model.version} --site {site}")
+@command.command("renew")
+@SITE
+@click.option("--grant", type=FILE, required=True, help="Another grant for a bundle that is installed.")
+def renew(site: Path, grant: Path) -> None:
+    """Put another grant in the place of an installed bundle's. The bundle itself is not needed again."""
+    with operator(read_site(site)) as acts:
+        found = acts.renew_grant(grant.read_bytes())
+    click.echo(f"{found.name} version {found.version} is granted until {found.not_after}.")
 
 
 @command.command("activate")
 @SITE
 @click.argument("name")
-@click.argument("version", type=click.IntRange(1))
+@click.argument("version", type=VERSION)
 def activate(site: Path, name: str, version: int) -> None:
-    """Make an installed version the one that serves, from the next start on. The appliance must be stopped."""
-    settings = read_site(site)
-    asyncio.run(_activate(settings, wiring.key_provider(settings), name, version))
-    click.echo(f"{name} version {version} is active.")
+    """Let an installed version answer. It is loaded, replays its golden cases, and takes the place of the one before."""
+    with operator(read_site(site)) as acts:
+        digest = acts.activate_model(name, version)
+    click.echo(f"{name} version {version} is active, digest {digest}.")
 
 
-async def _activate(settings: Config, keys: KeyProvider, name: str, version: int) -> None:
-    """Loads the model as serving would, golden cases and all, before it is made active."""
-    place = Site(settings.site)
-    installed = place.find(name, version)
-    with wiring.journal(settings, keys) as journal:
-        async with journal.entry("model.activate") as entry:
-            entry.model = {"id": name, "version": version}
-            model = wiring.load_installed(installed, wiring.recipient_key(keys), place.trusted(), wiring.hardware(settings))
-            entry.model["digest"] = model.digest
-            place.activate(name, version)
+@command.command("rollback")
+@SITE
+@click.argument("name")
+@click.argument("version", type=VERSION)
+@REASON
+def rollback(site: Path, name: str, version: int, reason: str) -> None:
+    """Let an older version answer again. It may be as old as its vendor supports."""
+    with operator(read_site(site)) as acts:
+        digest = acts.roll_back_model(name, version, reason)
+    click.echo(f"{name} is back at version {version}, digest {digest}.")
+
+
+@command.command("deactivate")
+@SITE
+@click.argument("name")
+@REASON
+def deactivate(site: Path, name: str, reason: str) -> None:
+    """Let a model answer nobody any more, in any version."""
+    with operator(read_site(site)) as acts:
+        acts.deactivate_model(name, reason)
+    click.echo(f"{name} is not active any more.")
+
+
+@command.command("remove")
+@SITE
+@click.argument("name")
+@click.argument("version", type=VERSION)
+def remove(site: Path, name: str, version: int) -> None:
+    """Delete the files of a version that does not answer."""
+    with operator(read_site(site)) as acts:
+        acts.remove_model(name, version)
+    click.echo(f"Removed {name} version {version}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One version that is installed, or should be. ``state`` is ``active``, ``kept`` (answers who asks for this version), or
+    empty, as of what is activated: ``check`` says what is wrong with it.
+    """
+
+    name: str
+    version: int
+    state: str
+    digest: str
+    revoked: str
+    granted_until: str
 
 
 @command.command("list")
 @SITE
 @JSON
 def list_models(site: Path, as_json: bool) -> None:
-    """What is installed, and what is active."""
-    place = Site(read_site(site).site)
-    active = place.active()
-    rows = [
-        {"name": found.name, "version": found.version, "active": active.get(found.name) == found.version}
-        for found in place.installed()
-    ]
+    """Show what is installed, answers, or is revoked. And until when it is granted."""
+    rows = _rows(site)
     if as_json:
-        echo_json(rows)
+        echo_json([asdict(row) for row in rows])
         return
-    table = Table("model", "version", "active")
+    table = Table("model", "version", "state", "digest", "revoked", "granted until")
     for row in rows:
-        table.add_row(str(row["name"]), str(row["version"]), "yes" if row["active"] else "")
+        table.add_row(row.name, str(row.version), row.state, row.digest[:16], row.revoked, row.granted_until)
     Console().print(table)
+
+
+def _rows(folder: Path) -> list[Row]:
+    settings = read_site(folder)
+    site, state, _ = wiring.remembered(settings)
+    policies, versions_max = {policy.vendor: policy for policy in site.policies(state)}, settings.engine.versions_max
+    serving = {name: answering(site, state, name, versions_max) for name in state.models}
+    installed = {(found.name, found.version) for found in site.installed()}
+    rows = []
+    for name, version in sorted(installed | {(name, version) for name, those in serving.items() for version in those}):
+        answers = "" if version not in serving.get(name, ()) else "active" if version == serving[name][0] else "kept"
+        try:
+            given = grants.read(site.find(name, version).permit(), list(policies.values()))
+        except (BundleError, ConfigError) as error:
+            rows.append(Row(name, version, answers, "", "", str(error)))
+            continue
+        digest, until = given.terms.manifest_sha256, f"{given.terms.not_after:%Y-%m-%d}"
+        listing = policies[given.vendor].bundles.get(digest)
+        rows.append(Row(name, version, answers, digest, (listing and listing.revoked) or "", until))
+    return rows

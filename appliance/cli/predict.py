@@ -35,7 +35,7 @@ def command(
     files: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Send PNG or JPEG FILES to an appliance, in one call, and show what it says of each."""
+    """Ask an appliance about PNG or JPEG FILES. They go in one call."""
     with Client.from_files(address, ca, certificate, key, timeout) as client:
         images = [path.read_bytes() for path in files]
         answer = client.classify(model, images, version=version, client_reference=reference)

@@ -41,7 +41,18 @@ def _write(**fields: Any) -> None:
 
 class _JsonLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        fields = {"event": "log", "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        try:
+            self._emit(record)
+        except Exception:  # as every handler: what logs is not to fail by it
+            self.handleError(record)
+
+    def _emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Any] = {
+            "event": "log",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
         if record.exc_info:
             fields["traceback"] = logging.Formatter().formatException(record.exc_info)
         _write(**fields)

@@ -5,21 +5,26 @@ with Client.from_files("appliance.hospital:8443", ca, certificate, key) as clien
     if answer.results[0].decision == ACCEPT: ...
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from appliance.errors import CallFailed
-from appliance.v1 import administration_pb2, administration_pb2_grpc, classification_pb2, classification_pb2_grpc
+from appliance.errors import CODE_KEY, CallFailed, ConfigError
+from appliance.v1 import administration_pb2 as admin
+from appliance.v1 import administration_pb2_grpc, classification_pb2, classification_pb2_grpc
 from appliance.v1.classification_pb2 import ABSTAIN, ACCEPT, OUT_OF_DISTRIBUTION
 
 __all__ = ["ABSTAIN", "ACCEPT", "OUT_OF_DISTRIBUTION", "CallFailed", "Client"]
 
 MESSAGE_BYTES_MAX = 64 << 20
+PIECE_BYTES = 1 << 20
+ACT_S_MAX = 3600.0
 
 
 class Client:
@@ -33,10 +38,22 @@ class Client:
 
     @classmethod
     def from_files(cls, address: str, ca: Path, certificate: Path, key: Path, timeout_s: float = 30.0) -> "Client":
-        """Connects over mutual TLS; the files are PEM."""
-        credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), certificate.read_bytes())
+        """Connects over mutual TLS; the files are PEM. Raises ConfigError where they are not."""
+        roots, private, chain = ca.read_bytes(), key.read_bytes(), certificate.read_bytes()
+        try:
+            for certificates in (roots, chain):
+                x509.load_pem_x509_certificates(certificates)
+            load_pem_private_key(private, None)
+        except (ValueError, TypeError):
+            raise ConfigError("the CA, the certificate or the key is not readable PEM") from None
+        credentials = grpc.ssl_channel_credentials(roots, private, chain)
         options = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
         return cls(grpc.secure_channel(address, credentials, options), timeout_s)
+
+    @classmethod
+    def on_socket(cls, path: Path) -> "Client":
+        """Connects to the operators' socket of an appliance on this machine, for administration alone."""
+        return cls(grpc.insecure_channel(f"unix:{path.absolute()}"))
 
     def classify(
         self, model: str, images: Sequence[bytes], *, version: int = 0, client_reference: str = ""
@@ -48,11 +65,48 @@ class Client:
         response: classification_pb2.ClassifyResponse = self._call(self._classification.Classify, request)
         return response
 
-    def list_models(self) -> administration_pb2.ListModelsResponse:
-        """The models that serve; needs the role ``administer``."""
-        request = administration_pb2.ListModelsRequest()
-        response: administration_pb2.ListModelsResponse = self._call(self._administration.ListModels, request)
+    def list_models(self) -> admin.ListModelsResponse:
+        """The models that serve; needs the role ``administer``, as all that follows."""
+        response: admin.ListModelsResponse = self._call(self._administration.ListModels, admin.ListModelsRequest())
         return response
+
+    def install_model(self, bundle: Path, grant: bytes) -> admin.InstallModelResponse:
+        """Sends a bundle and its grant, which are verified, and do not serve yet."""
+        response: admin.InstallModelResponse = self._act(self._administration.InstallModel, _pieces(bundle, grant))
+        return response
+
+    def renew_grant(self, grant: bytes) -> admin.RenewGrantResponse:
+        """Puts another grant in the place of an installed one."""
+        response: admin.RenewGrantResponse = self._act(self._administration.RenewGrant, admin.RenewGrantRequest(grant=grant))
+        return response
+
+    def activate_model(self, name: str, version: int) -> str:
+        """Lets an installed version answer; its digest. Whatever served before serves until it does."""
+        request = admin.ActivateModelRequest(name=name, version=version)
+        return str(self._act(self._administration.ActivateModel, request).digest)
+
+    def roll_back_model(self, name: str, version: int, reason: str) -> str:
+        """Lets an older version answer again; its digest."""
+        request = admin.RollBackModelRequest(name=name, version=version, reason=reason)
+        return str(self._act(self._administration.RollBackModel, request).digest)
+
+    def deactivate_model(self, name: str, reason: str) -> None:
+        """Lets a model answer nobody."""
+        self._act(self._administration.DeactivateModel, admin.DeactivateModelRequest(name=name, reason=reason))
+
+    def remove_model(self, name: str, version: int) -> None:
+        """Deletes a version that does not serve."""
+        self._act(self._administration.RemoveModel, admin.RemoveModelRequest(name=name, version=version))
+
+    def update_trust(self, files: Mapping[str, bytes], fingerprint: str = "") -> admin.UpdateTrustResponse:
+        """Sends a vendor's trust repository, by the names of its files."""
+        request = admin.UpdateTrustRequest(files=dict(files), fingerprint=fingerprint)
+        response: admin.UpdateTrustResponse = self._act(self._administration.UpdateTrust, request)
+        return response
+
+    def accept_state(self, reason: str) -> None:
+        """Lets the appliance go on from its clock's time, after that was wrong."""
+        self._act(self._administration.AcceptState, admin.AcceptStateRequest(reason=reason))
 
     def serves(self, model: str = "") -> bool:
         """Whether a model, or the appliance as a whole, serves."""
@@ -71,7 +125,26 @@ class Client:
         self.close()
 
     def _call(self, method: Callable[..., Any], request: object) -> Any:
-        try:
-            return method(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise CallFailed(error.code().name, error.details() or "") from error
+        return _answer(method, request, self._timeout_s)
+
+    def _act(self, method: Callable[..., Any], request: object) -> Any:
+        """An act may have to wait for a large model, and for other acts."""
+        return _answer(method, request, max(self._timeout_s, ACT_S_MAX))
+
+
+def _answer(method: Callable[..., Any], request: object, timeout_s: float) -> Any:
+    try:
+        return method(request, timeout=timeout_s)
+    except grpc.RpcError as error:
+        reason = next((str(m.value) for m in error.trailing_metadata() or () if m.key == CODE_KEY), "")
+        sentence = error.details() or ""
+        if sentence.startswith("failed to connect"):  # gRPC's own words, which name its sources
+            sentence = "The appliance cannot be reached at this address, or TLS is refused."
+        raise CallFailed(error.code().name, sentence, reason) from error
+
+
+def _pieces(bundle: Path, grant: bytes) -> Iterator[admin.InstallModelRequest]:
+    yield admin.InstallModelRequest(grant=grant)
+    with bundle.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield admin.InstallModelRequest(bundle=piece)

@@ -92,10 +92,11 @@ class Batcher:
             self._queue.cancel(ticket)
 
     async def drain(self) -> None:
-        """Answers what was accepted, and ends."""
+        """Answers what was accepted, and ends, the executor too."""
         self._closed = True
         self._wake.set()
         await asyncio.gather(*self._workers)
+        self._executor.shutdown(wait=False)
 
     async def _work(self) -> None:
         while True:

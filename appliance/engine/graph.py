@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import onnx
 
 from appliance.bundle.manifest import Manifest
+from appliance.bundle.opening import Buffer
 from appliance.errors import RefusedGraph
 
 WEIGHTS = "weights"
@@ -18,7 +19,7 @@ _DOMAINS = ("", "ai.onnx")
 _EXTERNAL_KEYS = {"location", "offset", "length"}
 
 
-def inspect(graph: bytes | bytearray, manifest: Manifest, weights_bytes: int) -> None:
+def inspect(graph: bytes | Buffer, manifest: Manifest, weights_bytes: int) -> None:
     """Raises RefusedGraph unless the graph is what the manifest says and reads nothing but this bundle's weights."""
     try:
         model = onnx.load_model_from_string(bytes(graph))

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from appliance.bundle.manifest import Manifest
+from appliance.bundle.opening import Buffer
 from appliance.engine.batcher import Outputs
 from appliance.engine.graph import WEIGHTS
 from appliance.errors import ConfigError, RefusedGraph
@@ -23,9 +24,7 @@ def require_telemetry_off() -> None:
         raise ConfigError("ONNX Runtime's telemetry is not switched off in this process")
 
 
-def open_session(
-    manifest: Manifest, graph: bytearray, weights: bytearray, providers: tuple[str, ...], threads: int
-) -> "Session":
+def open_session(manifest: Manifest, graph: Buffer, weights: Buffer, providers: tuple[str, ...], threads: int) -> "Session":
     """A session on the first provider that the site asks for and the manifest allows.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.bundle.opening import Buffer
 from appliance.errors import MalformedBundle
 
 Floats: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
@@ -52,10 +53,12 @@ class Reference:
         return buffer.getvalue()
 
     @classmethod
-    def decode(cls, data: bytes | bytearray, classes: int) -> "Reference":
+    def decode(cls, data: bytes | Buffer, classes: int) -> "Reference":
         """Raises MalformedBundle where the arrays are not what section 4.3 says."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                if len(arrays.files) != 2:
+                    raise ValueError("arrays")
                 reference = cls(arrays["means"], arrays["precision"])
             width = reference.means.shape[1]
             fits = reference.means.shape == (classes, width) and reference.precision.shape == (width, width)

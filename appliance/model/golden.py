@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.bundle.opening import Buffer
 from appliance.errors import FailedGoldenCase, MalformedBundle
 
 
@@ -37,10 +38,12 @@ class GoldenCases:
         return buffer.getvalue()
 
     @classmethod
-    def decode(cls, data: bytes | bytearray, cases: int, classes: int) -> "GoldenCases":
+    def decode(cls, data: bytes | Buffer, cases: int, classes: int) -> "GoldenCases":
         """Raises MalformedBundle where the arrays are not what section 4.3 says."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                if len(arrays.files) != cases + 1:
+                    raise ValueError("arrays")
                 logits = arrays["logits"]
                 images = tuple(arrays[f"image_{i}"].tobytes() for i in range(cases))
             if logits.shape != (cases, classes) or logits.dtype != np.float32:

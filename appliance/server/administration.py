@@ -1,30 +1,182 @@
-"""``appliance.v1.Administration``: for people with the role ``administer``."""
+"""``appliance.v1.Administration``: the acts of ``registry.py``, for people with the role ``administer``."""
 
-from appliance.access import Action
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from appliance.access import Action, Caller
 from appliance.canonical import format_time
-from appliance.load import LoadedModel
-from appliance.predict import Desk, inquire
+from appliance.errors import InvalidInput, Overloaded
+from appliance.predict import Call, Desk, act, inquire
+from appliance.registry import Registry
+from appliance.servables import Servable
+from appliance.server.identity import PeerOf
 from appliance.server.status import Context, answer
+from appliance.site import RESERVE_BYTES
 from appliance.v1 import administration_pb2 as pb
 from appliance.v1.administration_pb2_grpc import AdministrationServicer
 
-METHOD = "/appliance.v1.Administration/ListModels"
+T = TypeVar("T")
+STREAM_S_MAX = 60  # between two messages of a bundle
+_SERVICE = "/appliance.v1.Administration/"
 
 
 class Administration(AdministrationServicer):
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    """``changed`` is awaited after each act: what serves may be another."""
 
-    async def ListModels(  # noqa: N802  the protocol's name
+    def __init__(
+        self,
+        desk: Desk,
+        registry: Registry,
+        incoming: Path,
+        bundle_bytes_max: int,
+        peer_of: PeerOf,
+        changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._desk, self._registry, self._incoming = desk, registry, incoming
+        self._bundle_bytes_max, self._peer_of, self._changed = bundle_bytes_max, peer_of, changed
+        self._receiving = asyncio.Lock()
+
+    async def ListModels(  # noqa: N802  the protocol's names
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        return await answer(context, METHOD, lambda call: inquire(self._desk, call, Action.ADMINISTER, self._list))
+        def models(caller: Caller) -> pb.ListModelsResponse:
+            active, shown = self._desk.servables.active, (s for s in self._desk.servables if caller.may_use(s.model.name))
+            return pb.ListModelsResponse(models=[_model(servable, active) for servable in shown])
 
-    def _list(self) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[_model(serving.model) for serving in self._desk.serving.values()])
+        return await answer(
+            context,
+            f"{_SERVICE}ListModels",
+            lambda call: inquire(self._desk, call, Action.ADMINISTER, models),
+            peer_of=self._peer_of,
+        )
+
+    async def InstallModel(  # noqa: N802
+        self, requests: AsyncIterator[pb.InstallModelRequest], context: Context
+    ) -> pb.InstallModelResponse:
+        async def install(by: Caller, call: Call) -> pb.InstallModelResponse:
+            bundle = self._incoming / f"{call.request_id}.bundle"
+            try:
+                grant = await self._receive(requests, bundle)
+                found = await self._registry.install(by, bundle, grant, call.request_id)
+            finally:
+                bundle.unlink(missing_ok=True)
+            return pb.InstallModelResponse(name=found.name, version=found.version, digest=found.digest)
+
+        return await self._act(context, "InstallModel", install)
+
+    async def RenewGrant(  # noqa: N802
+        self, request: pb.RenewGrantRequest, context: Context
+    ) -> pb.RenewGrantResponse:
+        async def renew(by: Caller, call: Call) -> pb.RenewGrantResponse:
+            terms = await self._registry.renew(by, request.grant, call.request_id)
+            return pb.RenewGrantResponse(name=terms.model, version=terms.version, not_after=format_time(terms.not_after))
+
+        return await self._act(context, "RenewGrant", renew)
+
+    async def ActivateModel(  # noqa: N802
+        self, request: pb.ActivateModelRequest, context: Context
+    ) -> pb.ActivateModelResponse:
+        async def activate(by: Caller, call: Call) -> pb.ActivateModelResponse:
+            model = await self._registry.activate(by, request.name, request.version, call.request_id)
+            return pb.ActivateModelResponse(digest=model.digest)
+
+        return await self._act(context, "ActivateModel", activate)
+
+    async def RollBackModel(  # noqa: N802
+        self, request: pb.RollBackModelRequest, context: Context
+    ) -> pb.RollBackModelResponse:
+        async def roll_back(by: Caller, call: Call) -> pb.RollBackModelResponse:
+            model = await self._registry.roll_back(by, request.name, request.version, request.reason, call.request_id)
+            return pb.RollBackModelResponse(digest=model.digest)
+
+        return await self._act(context, "RollBackModel", roll_back)
+
+    async def DeactivateModel(  # noqa: N802
+        self, request: pb.DeactivateModelRequest, context: Context
+    ) -> pb.DeactivateModelResponse:
+        async def deactivate(by: Caller, call: Call) -> pb.DeactivateModelResponse:
+            await self._registry.deactivate(by, request.name, request.reason, call.request_id)
+            return pb.DeactivateModelResponse()
+
+        return await self._act(context, "DeactivateModel", deactivate)
+
+    async def RemoveModel(  # noqa: N802
+        self, request: pb.RemoveModelRequest, context: Context
+    ) -> pb.RemoveModelResponse:
+        async def remove(by: Caller, call: Call) -> pb.RemoveModelResponse:
+            await self._registry.remove(by, request.name, request.version, call.request_id)
+            return pb.RemoveModelResponse()
+
+        return await self._act(context, "RemoveModel", remove)
+
+    async def UpdateTrust(  # noqa: N802
+        self, request: pb.UpdateTrustRequest, context: Context
+    ) -> pb.UpdateTrustResponse:
+        async def update(by: Caller, call: Call) -> pb.UpdateTrustResponse:
+            name, vendor = await self._registry.update_trust(by, dict(request.files), request.fingerprint, call.request_id)
+            return pb.UpdateTrustResponse(vendor=name, expires=format_time(vendor.expires))
+
+        return await self._act(context, "UpdateTrust", update)
+
+    async def AcceptState(  # noqa: N802
+        self, request: pb.AcceptStateRequest, context: Context
+    ) -> pb.AcceptStateResponse:
+        async def accept(by: Caller, call: Call) -> pb.AcceptStateResponse:
+            await self._registry.acts.accept(by, request.reason, call.request_id)
+            return pb.AcceptStateResponse()
+
+        return await self._act(context, "AcceptState", accept)
+
+    async def _act(self, context: Context, name: str, work: Callable[[Caller, Call], Awaitable[T]]) -> T:
+        async def do(caller: Caller, call: Call) -> T:
+            try:
+                return await work(caller, call)
+            finally:
+                await self._changed()
+
+        def on_record(call: Call) -> Awaitable[T]:
+            return act(self._desk, call, lambda caller: do(caller, call))
+
+        return await answer(context, _SERVICE + name, on_record, peer_of=self._peer_of)
+
+    async def _receive(self, requests: AsyncIterator[pb.InstallModelRequest], bundle: Path) -> bytes:
+        """Writes a bundle as it comes, one at a time, and returns its grant.
+
+        Raises:
+            Overloaded: another is coming in, or the disk is nearly full, which the audit log needs.
+            InvalidInput: it is over the limit, or stopped coming.
+        """
+        if self._receiving.locked():
+            raise Overloaded("Another bundle is coming in; try again when it is here.")
+        grant, size = b"", 0
+        async with self._receiving:
+            with bundle.open("xb") as file:
+                while (request := await _next(requests)) is not None:
+                    grant = grant or request.grant
+                    size += len(request.bundle)
+                    if size > self._bundle_bytes_max:
+                        raise InvalidInput(f"The bundle is over limits.bundle_bytes_max, {self._bundle_bytes_max} bytes.")
+                    if shutil.disk_usage(self._incoming).free < RESERVE_BYTES + len(request.bundle):
+                        raise Overloaded("There is no room for the bundle on the appliance's disk.")
+                    await asyncio.to_thread(file.write, request.bundle)
+        return grant
 
 
-def _model(model: LoadedModel) -> pb.Model:
+async def _next(requests: AsyncIterator[T]) -> T | None:
+    """The next message of a stream, None at its end. Raises InvalidInput where it does not come."""
+    try:
+        return await asyncio.wait_for(anext(requests), STREAM_S_MAX)
+    except StopAsyncIteration:
+        return None
+    except TimeoutError:
+        raise InvalidInput(f"The bundle stopped coming for {STREAM_S_MAX} seconds.") from None
+
+
+def _model(servable: Servable, active: dict[str, int]) -> pb.Model:
+    model = servable.model
     return pb.Model(
         name=model.name,
         version=model.version,
@@ -33,4 +185,6 @@ def _model(model: LoadedModel) -> pb.Model:
         labels=[label.name for label in model.manifest.labels],
         provider=model.session.provider,
         grant_not_after=format_time(model.terms.not_after),
+        active=active.get(model.name) == model.version,
+        vendor=model.vendor,
     )

@@ -1,6 +1,6 @@
 """``grpc.health.v1``: NOT_SERVING before the port opens, per model, with ``Watch``; and the same for plain HTTP."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from grpc_health.v1 import health, health_pb2
 
@@ -21,14 +21,13 @@ class Health:
     async def close(self) -> None:
         """Nothing serves: before the port opens, while draining, and when the audit log has failed."""
         self.ready = False
-        await self._set(_NOT_SERVING)
-
-    async def open(self, models: Iterable[str]) -> None:
-        """Everything serves, and these models with it."""
-        self._known.update(models)
-        await self._set(_SERVING)
-        self.ready = True
-
-    async def _set(self, status: int) -> None:
         for service in self._known:
-            await self.servicer.set(service, status)
+            await self.servicer.set(service, _NOT_SERVING)
+
+    async def open(self, models: Collection[str]) -> None:
+        """These models serve, and no other; without any, there is nothing to be ready for."""
+        self._known.update(models)
+        for service in self._known:
+            serves = service in models or (service in SERVICES and bool(models))
+            await self.servicer.set(service, _SERVING if serves else _NOT_SERVING)
+        self.ready = bool(models)

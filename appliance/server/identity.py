@@ -1,15 +1,17 @@
 """Who is at the other end: the names of the client certificate that TLS has verified."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from appliance.access import LOCAL_PEER, Peer
+from appliance.access import LOCAL_PEER, OPERATOR_PEER, Peer
 
+PeerOf: TypeAlias = Callable[["grpc.aio.ServicerContext[Any, Any]"], Peer]
 NAMES_MAX = 32
 NAME_CHARACTERS_MAX = 255  # of DNS; a longer name is one that no rule could name, and would fill the record
 
@@ -18,6 +20,11 @@ def peer_of(context: "grpc.aio.ServicerContext[Any, Any]") -> Peer:
     """The peer of a call. Only the loopback listener accepts connections without TLS, so no certificate means local."""
     certificates = list(context.auth_context().get("x509_pem_cert", ()))
     return _peer_of_certificate(certificates[0]) if certificates else LOCAL_PEER
+
+
+def operator_of(context: "grpc.aio.ServicerContext[Any, Any]") -> Peer:
+    """The peer of a call on the socket in the site directory: the file system has let them in."""
+    return OPERATOR_PEER
 
 
 @lru_cache(maxsize=1024)

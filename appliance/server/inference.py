@@ -6,7 +6,7 @@ and ``distance`` (FP32 ``[rows]``) where the model measures it.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -39,7 +39,7 @@ class Inference(GRPCInferenceServiceServicer):
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
         def ready() -> pb.ModelReadyResponse:
-            self._desk.find(request.name, _version(request.version))
+            self._desk.servables.find(request.name, _version(request.version))
             return pb.ModelReadyResponse(ready=True)
 
         return await self._inquire(context, "ModelReady", ready, request.name)
@@ -56,7 +56,8 @@ class Inference(GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         def metadata() -> pb.ModelMetadataResponse:
-            return describe(self._desk.find(request.name, _version(request.version)).model)
+            model = self._desk.servables.find(request.name, _version(request.version)).model
+            return describe(model, self._desk.servables.versions(request.name))
 
         return await self._inquire(context, "ModelMetadata", metadata, request.name)
 
@@ -68,16 +69,18 @@ class Inference(GRPCInferenceServiceServicer):
         return await answer(context, f"{_SERVICE}ModelInfer", work, request.id)
 
     async def _inquire(self, context: Context, name: str, work: Callable[[], T], model: str | None = None) -> T:
-        return await answer(context, _SERVICE + name, lambda call: inquire(self._desk, call, Action.OBSERVE, work, model))
+        return await answer(
+            context, _SERVICE + name, lambda call: inquire(self._desk, call, Action.OBSERVE, lambda caller: work(), model)
+        )
 
 
-def describe(model: LoadedModel) -> pb.ModelMetadataResponse:
-    """What a client may send to a model, and what it gets back."""
+def describe(model: LoadedModel, versions: Iterable[int]) -> pb.ModelMetadataResponse:
+    """What a client may send to a model, what it gets back, and which versions of it serve."""
     spec = model.manifest.input
     image = Metadata(name=spec.name, datatype="UINT8", shape=[-1, spec.height, spec.width, spec.channels])
     outputs = [Metadata(name=name, datatype=kind, shape=shape) for name, kind, shape in _outputs(model)]
     return pb.ModelMetadataResponse(
-        name=model.name, versions=[str(model.version)], platform="onnxruntime_onnx", inputs=[image], outputs=outputs
+        name=model.name, versions=map(str, versions), platform="onnxruntime_onnx", inputs=[image], outputs=outputs
     )
 
 

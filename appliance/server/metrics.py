@@ -5,8 +5,8 @@ labels are a closed set: models, methods, outcomes, decisions. Never a caller's 
 """
 
 import threading
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
@@ -14,16 +14,17 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
+from appliance.alarms import Alarm
 from appliance.audit.record import Entry
-from appliance.engine.batcher import Batcher
-from appliance.load import LoadedModel
+from appliance.servables import Servable
+from appliance.state import State
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _DECISIONS = {"A": "accept", "B": "abstain", "O": "out_of_distribution"}
 
 
 class Metrics:
-    """Everything we count. Implements the journal's ``Watcher``."""
+    """Everything we count. Implements the ``Watcher`` of the journal and that of the servables."""
 
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
@@ -39,14 +40,15 @@ class Metrics:
         self._commit_s = seconds("appliance_audit_commit_seconds", "Write and sync of one group")
         self._records = Counter("appliance_audit_records", "Records made durable", registry=r)
         self._writable = Gauge("appliance_audit_writable", "1 while records can be written", registry=r)
-        self._queue_rows = Gauge("appliance_queue_rows", "Rows waiting", ["model"], registry=r)
-        self._queue_bytes = Gauge("appliance_queue_bytes", "Bytes waiting", ["model"], registry=r)
-        self._model = Gauge(
-            "appliance_model_info", "1 for a model that serves", ["model", "version", "digest", "provider"], registry=r
-        )
-        self._load_s = Gauge("appliance_model_load_seconds", "Bundle to ready", ["model"], registry=r)
-        self._margin = Gauge("appliance_golden_margin", "Largest golden |delta logit| here", ["model"], registry=r)
-        self._grant_s = Gauge("appliance_grant_seconds_remaining", "Until the grant's last day", ["model"], registry=r)
+        model = ["model", "version"]
+        self._queue_rows = Gauge("appliance_queue_rows", "Rows waiting", model, registry=r)
+        self._queue_bytes = Gauge("appliance_queue_bytes", "Bytes waiting", model, registry=r)
+        self._model = Gauge("appliance_model_info", "1 for a model that serves", [*model, "digest", "provider"], registry=r)
+        self._load_s = Gauge("appliance_model_load_seconds", "Bundle to ready", model, registry=r)
+        self._margin = Gauge("appliance_golden_margin", "Largest golden |delta logit| here", model, registry=r)
+        self._grant_s = Gauge("appliance_grant_seconds_remaining", "Until the grant's last day", model, registry=r)
+        self._trust_s = Gauge("appliance_trust_seconds_remaining", "Until trust is no longer fresh", ["vendor"], registry=r)
+        self._alarm = Gauge("appliance_alarm", "1 while an alarm is on", ["kind", "subject"], registry=r)
 
     def recorded(self, entry: Entry, seconds: float) -> None:
         if entry.event != "call":
@@ -71,15 +73,35 @@ class Metrics:
     def log_writable(self, writable: Callable[[], bool]) -> None:
         self._writable.set_function(lambda: float(writable()))
 
-    def model_serves(self, model: LoadedModel, batcher: Batcher, now: Callable[[], datetime]) -> None:
+    def serves(self, servable: Servable) -> None:
         """Adds a model's own figures; the gauges ask when they are scraped."""
-        name = model.name
-        self._model.labels(name, str(model.version), model.digest, model.session.provider).set(1)
-        self._load_s.labels(name).set(model.load_s)
-        self._margin.labels(name).set(model.golden_margin)
-        self._queue_rows.labels(name).set_function(lambda: float(batcher.queue_rows))
-        self._queue_bytes.labels(name).set_function(lambda: float(batcher.queue_bytes))
-        self._grant_s.labels(name).set_function(lambda: (model.terms.not_after - now()).total_seconds())
+        model, batcher, which = servable.model, servable.batcher, _which(servable)
+        self._model.labels(*which, model.digest, model.session.provider).set(1)
+        self._load_s.labels(*which).set(model.load_s)
+        self._margin.labels(*which).set(model.golden_margin)
+        self._queue_rows.labels(*which).set_function(lambda: float(batcher.queue_rows))
+        self._queue_bytes.labels(*which).set_function(lambda: float(batcher.queue_bytes))
+        remaining = lambda: (servable.model.terms.not_after - datetime.now(UTC)).total_seconds()  # noqa: E731
+        self._grant_s.labels(*which).set_function(remaining)
+
+    def ended(self, servable: Servable) -> None:
+        """Takes a model's own figures away."""
+        model, which = servable.model, _which(servable)
+        self._model.remove(*which, model.digest, model.session.provider)
+        for gauge in (self._load_s, self._margin, self._queue_rows, self._queue_bytes, self._grant_s):
+            gauge.remove(*which)
+
+    def alarmed(self, on: Sequence[Alarm], state: State, now: datetime) -> None:
+        """Shows which alarms are on, and how long trust lasts."""
+        self._alarm.clear()
+        for alarm in on:
+            self._alarm.labels(alarm.kind, alarm.subject).set(1)
+        for name, vendor in state.vendors.items():
+            self._trust_s.labels(name).set((vendor.expires - now).total_seconds())
+
+
+def _which(servable: Servable) -> tuple[str, str]:
+    return servable.model.name, str(servable.model.version)
 
 
 class MetricsServer:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -18,14 +20,17 @@ from appliance.config import Config, Tls
 from appliance.errors import ConfigError
 from appliance.oip import open_inference_pb2_grpc
 from appliance.predict import Desk
+from appliance.registry import Registry
 from appliance.server.administration import Administration
 from appliance.server.classification import Classification
 from appliance.server.health import Health
+from appliance.server.identity import PeerOf, operator_of, peer_of
 from appliance.server.inference import Inference
 from appliance.server.metrics import Metrics, MetricsServer
 from appliance.v1 import administration_pb2_grpc, classification_pb2_grpc
 
 METADATA_BYTES_MAX = 16 * 1024
+OPERATORS_MESSAGE_BYTES_MAX = 64 << 20  # a whole trust repository is one message
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +47,11 @@ class Ports:
 class Appliance:
     """A running appliance: its ports, and how they end."""
 
-    def __init__(self, config: Config, desk: Desk, metrics: Metrics, product_version: str) -> None:
+    def __init__(
+        self, config: Config, desk: Desk, registry: Registry, metrics: Metrics, incoming: Path, product_version: str
+    ) -> None:
         self._config, self.desk, self.metrics = config, desk, metrics
+        self._registry, self._incoming = registry, incoming
         self.health = Health()
         self._inference = Inference(desk, product_version)
         self._loop, self._end, self._failed = asyncio.get_running_loop(), asyncio.Event(), False
@@ -69,7 +77,7 @@ class Appliance:
             self._loop.add_signal_handler(number, self._end.set)
         config = self._config
         await self.health.close()
-        server = self._grpc_server()
+        server, local_server = self._grpc_server(), self._operators_server()
         credentials = _credentials(config.tls)
         tls = _bind(config.address, lambda: server.add_secure_port(config.address, credentials))
         plaintext = 0
@@ -80,20 +88,24 @@ class Appliance:
         except OSError:
             raise ConfigError("metrics.address cannot be bound: it is in use, or not this machine's") from None
         await server.start()
+        await local_server.start()
         try:
             yield Ports(tls, 0 if config.plaintext_address is None else plaintext, pages.port)
         finally:
             await self.health.close()
-            await server.stop(config.drain_s_max)
-            await asyncio.gather(*(serving.batcher.drain() for serving in self.desk.serving.values()))
+            await asyncio.gather(server.stop(config.drain_s_max), local_server.stop(config.drain_s_max))
+            await self._registry.acts.settle()  # an act that is under way is finished
+            await self.desk.servables.drain()
             pages.close()
 
     async def serve(self) -> bool:
         """Opens for business until SIGTERM or SIGINT. False where the audit log failed."""
         if not self._failed:
             self.desk.open = True
-            await self.health.open(self.desk.serving)
+            await self._show_health()
+        watching = asyncio.create_task(self._registry.acts.watch(self._end))
         await self._end.wait()
+        await watching
         await self.health.close()
         if not self._failed:
             await asyncio.sleep(self._config.lame_duck_s)  # load balancers see NOT_SERVING while calls are still answered
@@ -102,6 +114,30 @@ class Appliance:
     async def record(self, event: str, **detail: int | str) -> None:
         """Puts an act of the appliance on record. Raises AuditUnavailable."""
         await self.desk.journal.append(Entry(event, outcome="done", detail=detail or None))
+
+    async def _show_health(self) -> None:
+        """Tells who asks for health what serves now."""
+        if self.desk.open and not self._end.is_set():
+            await self.health.open(self.desk.servables.active)
+
+    def _operators_server(self) -> "grpc.aio.Server":
+        """Administration on a socket in the site directory, for whoever the file system lets in there."""
+        path = self._config.operators_socket
+        path.unlink(missing_ok=True)  # left by a crash: the audit log's lock says that no other appliance is here
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", OPERATORS_MESSAGE_BYTES_MAX)])
+        administration_pb2_grpc.add_AdministrationServicer_to_server(self._administration(operator_of), server)
+        umask = os.umask(0o177)  # so that nobody else can be in before it is closed to them
+        try:
+            _bind(f"unix:{path}", lambda: server.add_insecure_port(f"unix:{path}"))
+        finally:
+            os.umask(umask)
+        return server
+
+    def _administration(self, peer_of: PeerOf) -> Administration:
+        bundle_bytes_max = self._config.limits.bundle_bytes_max
+        return Administration(
+            self.desk, self._registry, self._incoming, bundle_bytes_max, peer_of, changed=self._show_health
+        )
 
     def _grpc_server(self) -> "grpc.aio.Server":
         limits = self._config.limits
@@ -118,7 +154,7 @@ class Appliance:
         )
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
         classification_pb2_grpc.add_ClassificationServicer_to_server(Classification(self.desk), server)
-        administration_pb2_grpc.add_AdministrationServicer_to_server(Administration(self.desk), server)
+        administration_pb2_grpc.add_AdministrationServicer_to_server(self._administration(peer_of), server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         return server
 

@@ -39,6 +39,46 @@ class AdministrationStub:
                 request_serializer=appliance_dot_v1_dot_administration__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=appliance_dot_v1_dot_administration__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.InstallModel = channel.stream_unary(
+                '/appliance.v1.Administration/InstallModel',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.InstallModelRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.InstallModelResponse.FromString,
+                _registered_method=True)
+        self.RenewGrant = channel.unary_unary(
+                '/appliance.v1.Administration/RenewGrant',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.RenewGrantRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.RenewGrantResponse.FromString,
+                _registered_method=True)
+        self.ActivateModel = channel.unary_unary(
+                '/appliance.v1.Administration/ActivateModel',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.ActivateModelRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.ActivateModelResponse.FromString,
+                _registered_method=True)
+        self.RollBackModel = channel.unary_unary(
+                '/appliance.v1.Administration/RollBackModel',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.RollBackModelRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.RollBackModelResponse.FromString,
+                _registered_method=True)
+        self.DeactivateModel = channel.unary_unary(
+                '/appliance.v1.Administration/DeactivateModel',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.DeactivateModelRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.DeactivateModelResponse.FromString,
+                _registered_method=True)
+        self.RemoveModel = channel.unary_unary(
+                '/appliance.v1.Administration/RemoveModel',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.RemoveModelRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.RemoveModelResponse.FromString,
+                _registered_method=True)
+        self.UpdateTrust = channel.unary_unary(
+                '/appliance.v1.Administration/UpdateTrust',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.UpdateTrustRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.UpdateTrustResponse.FromString,
+                _registered_method=True)
+        self.AcceptState = channel.unary_unary(
+                '/appliance.v1.Administration/AcceptState',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.AcceptStateRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.AcceptStateResponse.FromString,
+                _registered_method=True)
 
 
 class AdministrationServicer:
@@ -51,6 +91,62 @@ class AdministrationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InstallModel(self, request_iterator, context):
+        """Takes in a bundle and its grant, verified but not yet serving.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewGrant(self, request, context):
+        """Puts a newer grant in the place of an installed one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateModel(self, request, context):
+        """Loads an installed version, replays its golden cases, and lets it answer in the place of the one before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackModel(self, request, context):
+        """The same for an older version, on purpose.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeactivateModel(self, request, context):
+        """Lets a model answer nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveModel(self, request, context):
+        """Deletes a version that does not serve.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTrust(self, request, context):
+        """Takes in a vendor's trust repository.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptState(self, request, context):
+        """Goes on from the clock's time, after that was wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdministrationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +154,46 @@ def add_AdministrationServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=appliance_dot_v1_dot_administration__pb2.ListModelsRequest.FromString,
                     response_serializer=appliance_dot_v1_dot_administration__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'InstallModel': grpc.stream_unary_rpc_method_handler(
+                    servicer.InstallModel,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.InstallModelRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.InstallModelResponse.SerializeToString,
+            ),
+            'RenewGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewGrant,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.RenewGrantRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.RenewGrantResponse.SerializeToString,
+            ),
+            'ActivateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateModel,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.ActivateModelRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.ActivateModelResponse.SerializeToString,
+            ),
+            'RollBackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackModel,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.RollBackModelRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.RollBackModelResponse.SerializeToString,
+            ),
+            'DeactivateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeactivateModel,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.DeactivateModelRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.DeactivateModelResponse.SerializeToString,
+            ),
+            'RemoveModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveModel,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.RemoveModelRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.RemoveModelResponse.SerializeToString,
+            ),
+            'UpdateTrust': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTrust,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.UpdateTrustRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.UpdateTrustResponse.SerializeToString,
+            ),
+            'AcceptState': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptState,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.AcceptStateRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.AcceptStateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +223,222 @@ class Administration:
             '/appliance.v1.Administration/ListModels',
             appliance_dot_v1_dot_administration__pb2.ListModelsRequest.SerializeToString,
             appliance_dot_v1_dot_administration__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InstallModel(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/appliance.v1.Administration/InstallModel',
+            appliance_dot_v1_dot_administration__pb2.InstallModelRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.InstallModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/RenewGrant',
+            appliance_dot_v1_dot_administration__pb2.RenewGrantRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.RenewGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/ActivateModel',
+            appliance_dot_v1_dot_administration__pb2.ActivateModelRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.ActivateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/RollBackModel',
+            appliance_dot_v1_dot_administration__pb2.RollBackModelRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.RollBackModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeactivateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/DeactivateModel',
+            appliance_dot_v1_dot_administration__pb2.DeactivateModelRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.DeactivateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/RemoveModel',
+            appliance_dot_v1_dot_administration__pb2.RemoveModelRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.RemoveModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTrust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/UpdateTrust',
+            appliance_dot_v1_dot_administration__pb2.UpdateTrustRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.UpdateTrustResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/AcceptState',
+            appliance_dot_v1_dot_administration__pb2.AcceptStateRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.AcceptStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -118,7 +118,8 @@ OUTCOMES = {
     errors.AuditUnavailable: ("failed", "audit_unavailable"),
     errors.InferenceFailed: ("failed", "inference_failed"),
     errors.CorruptPayload: ("failed", "corrupt_payload"),
-    errors.ConfigError: ("failed", "internal"),
+    errors.ConfigError: ("failed", "config"),
+    errors.StateError: ("failed", "state"),
     RuntimeError: ("failed", "internal"),
     asyncio.CancelledError: ("cancelled", None),
 }

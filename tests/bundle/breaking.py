@@ -7,7 +7,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance import canonical
-from appliance.bundle import container, grant, manifest, opening, signature
+from appliance.bundle import chunks, container, grant, manifest, opening, signature
 
 Json = dict[str, Any]
 Edit = Callable[[Json], Any]
@@ -74,6 +74,14 @@ def with_signed_parts(bundle: bytes, signers: Sequence[Ed25519PrivateKey], new: 
             subject["annotations"]["size"] = len(part)
 
     return with_parts(resigned(bundle, signers, edit), new)
+
+
+def decrypt(key: bytes, context: bytes, message: bytes | memoryview) -> bytes:
+    """What an encrypted part says, whatever its size."""
+    full, last = divmod(max(0, len(message) - 56), chunks.CHUNK_BYTES + 16)
+    plain = bytearray(max(0, full * chunks.CHUNK_BYTES + last - 16))
+    chunks.decrypt_into(key, context, message, memoryview(plain))
+    return bytes(plain)
 
 
 def context(bundle: bytes, index: int) -> bytes:

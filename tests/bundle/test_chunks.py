@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.bundle import chunks
-from appliance.bundle.chunks import CHUNK_BYTES, decrypt, encrypt, encrypted_bytes
+from appliance.bundle.chunks import CHUNK_BYTES, encrypt, encrypted_bytes
 from appliance.errors import CorruptPayload
 from tests.bundle import wycheproof
+from tests.bundle.breaking import decrypt
 
 KEY, CONTEXT = bytes(range(32)), b"a context"
 HEAD, STEP = 24 + 32, CHUNK_BYTES + 16
@@ -123,10 +124,11 @@ def test_every_flipped_bit_of_a_small_message_is_refused() -> None:
         refuses(bytes(changed))
 
 
-def test_plaintext_is_a_buffer_that_can_be_zeroed() -> None:
-    plain = decrypt(KEY, CONTEXT, encrypt(KEY, CONTEXT, b"secret"))
-    plain[:] = bytes(6)
-    assert plain == bytes(6)
+@pytest.mark.parametrize("size", [0, 5, 7, CHUNK_BYTES])
+def test_buffer_of_another_size_than_the_plaintext_is_refused(size: int) -> None:
+    """Nothing is written past its end, and nothing is left over in it."""
+    with pytest.raises(CorruptPayload):
+        chunks.decrypt_into(KEY, CONTEXT, encrypt(KEY, CONTEXT, b"secret"), memoryview(bytearray(size)))
 
 
 @pytest.mark.parametrize("size", EDGES)

@@ -25,7 +25,7 @@ def signed(changes: dict[str, Any], signer: Ed25519PrivateKey = SIGNER) -> bytes
 
 def test_a_request_introduces_the_appliance_that_made_it() -> None:
     read = enrolment.read(REQUEST)
-    assert (read.site, read.recipient) == ("Test hospital", RecipientKey(SEED).recipient)
+    assert (read.site, read.recipient) == ("Test hospital", RecipientKey.of(SEED).recipient)
     assert len(read.recipient.public_bytes) == 1184 + 32
     assert read.recipient.digest == hashlib.sha256(read.recipient.public_bytes).hexdigest()
 
@@ -49,11 +49,11 @@ def test_recipient_key_is_derived_as_x_wing_does() -> None:
     expanded = hashlib.shake_256(hmac.digest(SEED, b"hpke\x01", "sha256")).digest(96)
     kem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64]).public_key().public_bytes_raw()
     dh = X25519PrivateKey.from_private_bytes(expanded[64:]).public_key().public_bytes_raw()
-    assert RecipientKey(SEED).recipient.public_bytes == kem + dh
+    assert RecipientKey.of(SEED).recipient.public_bytes == kem + dh
 
 
 def test_another_seed_is_another_appliance() -> None:
-    assert RecipientKey(bytes(32)).recipient.digest != RecipientKey(SEED).recipient.digest
+    assert RecipientKey.of(bytes(32)).recipient.digest != RecipientKey.of(SEED).recipient.digest
 
 
 def test_anyone_can_make_one_but_not_with_the_same_fingerprint() -> None:
@@ -69,7 +69,7 @@ def test_request_signed_by_another_key_than_it_carries_is_refused() -> None:
         enrolment.read(reenveloped(REQUEST, lambda e: e["signatures"][0].update(keyid="00" * 32)))
 
 
-OTHER = signature.encode_base64(RecipientKey(bytes(32)).recipient.public_bytes)
+OTHER = signature.encode_base64(RecipientKey.of(bytes(32)).recipient.public_bytes)
 
 
 @pytest.mark.parametrize("changes", [

@@ -63,7 +63,7 @@ NAMES = st.text(st.sampled_from("abcXYZ019_.:/-"), min_size=1, max_size=128)
         replace,
         st.just(full()),
         intended_use=st.text(min_size=1, max_size=2000),
-        outputs=st.builds(OutputSpec, NAMES, NAMES),
+        outputs=st.builds(OutputSpec, NAMES, NAMES).filter(lambda outputs: outputs.logits != outputs.embedding),
         decision=st.builds(
             DecisionRule,
             st.integers(1_000, 1_000_000_000),

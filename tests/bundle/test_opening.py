@@ -4,9 +4,19 @@ from dataclasses import replace
 
 import pytest
 
+from appliance import memory
 from appliance.bundle import chunks, opening, signature
 from appliance.bundle.manifest import ModelId
-from appliance.errors import CorruptPayload, MalformedBundle, NotAdmitted, UntrustedSignature, WrongKey
+from appliance.bundle.policy import Listing, Policy
+from appliance.errors import (
+    CorruptPayload,
+    MalformedBundle,
+    NotAdmitted,
+    Revoked,
+    RolledBack,
+    UntrustedSignature,
+    WrongKey,
+)
 from tests import forge
 from tests.bundle import breaking
 from tests.forge import NOW, Forge
@@ -43,13 +53,13 @@ def test_malformed_manifest_of_a_stranger_is_untrusted_and_not_malformed() -> No
     """A manifest is parsed only once it is signed."""
     broken = breaking.resigned(BUNDLE, [STRANGER.exporter], lambda statement: statement.update(stray=1))
     with pytest.raises(UntrustedSignature):
-        opening.parse(broken).verify(FORGE.trusted)
+        opening.parse(broken).verify(FORGE.policies)
 
 
 def test_malformed_manifest_that_is_signed_is_malformed() -> None:
     broken = breaking.resigned(BUNDLE, [FORGE.exporter], lambda statement: statement.update(stray=1))
     with pytest.raises(MalformedBundle, match="stray is not a known setting"):
-        opening.parse(broken).verify(FORGE.trusted)
+        opening.parse(broken).verify(FORGE.policies)
 
 
 def test_corrupt_bundle_without_its_grant_is_not_admitted_and_not_corrupt() -> None:
@@ -64,19 +74,19 @@ def test_corrupt_bundle_without_its_grant_is_not_admitted_and_not_corrupt() -> N
 
 def test_expired_grant_for_another_appliance_is_not_admitted_before_its_key_is_tried() -> None:
     with pytest.raises(NotAdmitted):
-        opening.parse(BUNDLE).verify(FORGE.trusted).admit(GRANT, STRANGER.key, FORGE.trusted, LONG_AGO)
+        opening.parse(BUNDLE).verify(FORGE.policies).admit(GRANT, STRANGER.key, LONG_AGO)
 
 
 def test_wrong_appliance_with_a_corrupt_bundle_has_the_wrong_key() -> None:
     with pytest.raises(WrongKey):
-        opening.parse(CORRUPT).verify(FORGE.trusted).admit(GRANT, STRANGER.key, FORGE.trusted, NOW)
+        opening.parse(CORRUPT).verify(FORGE.policies).admit(GRANT, STRANGER.key, NOW)
 
 
 def test_all_digests_are_checked_before_any_decryption(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object) -> bytearray:
+    def never(*_: object) -> None:
         raise AssertionError("a part was decrypted")
 
-    monkeypatch.setattr(chunks, "decrypt", never)
+    monkeypatch.setattr(chunks, "decrypt_into", never)
     with pytest.raises(CorruptPayload, match="not what was signed"):
         FORGE.open(CORRUPT, GRANT)
 
@@ -132,6 +142,23 @@ def test_part_that_decrypts_to_something_else_is_refused() -> None:
         FORGE.open(breaking.with_signed_parts(BUNDLE, [FORGE.exporter], parts))
 
 
+def test_what_was_decrypted_before_a_part_was_refused_is_wiped() -> None:
+    parts = breaking.parts(BUNDLE)
+    parts[1] = chunks.encrypt(FORGE.content_key, breaking.context(BUNDLE, 1), bytes(len(forge.parts()["weights"])))
+    bundle = breaking.with_signed_parts(BUNDLE, [FORGE.exporter], parts)
+    admitted = opening.parse(bundle).verify(FORGE.policies).admit(FORGE.grant(bundle), FORGE.key, forge.NOW)
+    made: list[bytearray] = []
+
+    def allocate(size: int) -> bytearray:
+        made.append(bytearray(size))
+        return made[-1]
+
+    with pytest.raises(CorruptPayload):
+        admitted.decrypt(allocate, memory.wipe)
+    assert [len(buffer) for buffer in made] == [len(forge.parts()["graph"]), len(forge.parts()["weights"])]
+    assert not any(map(any, made))
+
+
 def test_sizes_that_contradict_each_other_are_refused() -> None:
     """The plain size is checked against the sealed one, so that nothing is allocated on its word alone."""
 
@@ -163,3 +190,69 @@ def test_one_of_two_trusted_signers_is_enough() -> None:
 def test_empty_part_is_a_part() -> None:
     plain = forge.parts() | {"weights": b""}
     assert FORGE.open(FORGE.bundle(None, plain)).parts["weights"] == b""
+
+
+def revoking(reason: str = "Wrong for children.") -> list[Policy]:
+    published = {digest: replace(listing, revoked=reason) for digest, listing in FORGE.published.items()}
+    return [replace(FORGE.policy, bundles=published)]
+
+
+def test_revoked_bundle_is_refused_before_its_grant_is_looked_at() -> None:
+    genuine = opening.parse(BUNDLE).verify(revoking())
+    with pytest.raises(Revoked, match=r"Wrong for children\."):
+        genuine.admit(b"not a grant", FORGE.key, NOW)
+
+
+def test_revoked_bundle_does_not_go_on_either() -> None:
+    with pytest.raises(Revoked):
+        opening.parse(BUNDLE).verify(revoking()).admit(GRANT, FORGE.key, None)
+
+
+def test_bundle_that_is_not_published_is_not_admitted() -> None:
+    genuine = opening.parse(BUNDLE).verify([replace(FORGE.policy, bundles={})])
+    with pytest.raises(NotAdmitted, match="not published"):
+        genuine.admit(GRANT, FORGE.key, NOW)
+
+
+@pytest.mark.parametrize("listing", [Listing("forged", 2), Listing("other", 1)])
+def test_digest_that_is_published_under_another_name_is_not_admitted(listing: Listing) -> None:
+    digest = opening.parse(BUNDLE).verify(FORGE.policies).digest
+    with pytest.raises(NotAdmitted):
+        opening.parse(BUNDLE).verify([replace(FORGE.policy, bundles={digest: listing})]).admit(GRANT, FORGE.key, NOW)
+
+
+def test_version_below_the_lowest_is_rolled_back_and_not_expired() -> None:
+    genuine = opening.parse(BUNDLE).verify(FORGE.policies)
+    with pytest.raises(RolledBack):
+        genuine.admit(GRANT, FORGE.key, LONG_AGO, version_min=2)
+    genuine.admit(GRANT, FORGE.key, NOW, version_min=1)
+
+
+def test_what_a_revoked_key_has_signed_says_so_and_what_another_has_signed_too_is_good() -> None:
+    """A vendor that lost a key signs anew, and publishes both signatures in one file."""
+    old = STRANGER.exporter
+    policy = replace(FORGE.policy, revoked_keys={signature.key_id(old.public_key()): "The key was lost."})
+    with pytest.raises(Revoked, match=r"The key was lost\."):
+        opening.parse(FORGE.bundle(signers=[old])).verify([policy])
+    assert opening.parse(FORGE.bundle(signers=[old, FORGE.exporter])).verify([policy]).policy is policy
+
+
+def test_bundle_belongs_to_the_one_vendor_whose_key_signed_it() -> None:
+    theirs = replace(STRANGER.policy, vendor="stranger")
+    for policies in ([FORGE.policy, theirs], [theirs, FORGE.policy]):
+        assert opening.parse(BUNDLE).verify(policies).policy.vendor == "forge"
+        assert opening.parse(STRANGER.bundle()).verify(policies).policy.vendor == "stranger"
+        with pytest.raises(UntrustedSignature, match="two vendors"):
+            opening.parse(FORGE.bundle(signers=[STRANGER.exporter, FORGE.exporter])).verify(policies)
+
+
+def test_plaintext_goes_to_the_buffers_that_the_caller_gives() -> None:
+    given: list[bytearray] = []
+
+    def allocate(size: int) -> bytearray:
+        given.append(bytearray(size))
+        return given[-1]
+
+    opened = opening.parse(BUNDLE).verify(FORGE.policies).admit(GRANT, FORGE.key, NOW).decrypt(allocate)
+    assert [opened.parts[role] for role in ("graph", "weights", "selftest")] == given
+    assert given == list(forge.parts().values())

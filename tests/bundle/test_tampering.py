@@ -18,7 +18,7 @@ from tests.bundle.breaking import flipped
 from tests.forge import NOW, Forge
 
 FORGE = Forge()
-TRUSTED = FORGE.trusted
+POLICIES = FORGE.policies
 BUNDLE, OTHER = FORGE.bundle(), FORGE.bundle(forge.manifest(model=ModelId("forged", 2, 1)))
 GRANT, OTHER_GRANT = FORGE.grant(BUNDLE), FORGE.grant(OTHER)
 
@@ -26,7 +26,7 @@ GRANT, OTHER_GRANT = FORGE.grant(BUNDLE), FORGE.grant(OTHER)
 def outcome(bundle: bytes, permit: bytes) -> str:
     """How steps 1 to 5 end; anything but a BundleError is a failure of the test."""
     try:
-        opening.parse(bundle).verify(TRUSTED).admit(permit, FORGE.key, TRUSTED, NOW).decrypt()
+        opening.parse(bundle).verify(POLICIES).admit(permit, FORGE.key, NOW).decrypt()
     except BundleError as error:
         return error.code
     return "accepted"

@@ -10,11 +10,14 @@ from unittest import mock
 import pytest
 
 from appliance.bundle.manifest import Manifest
-from export import cli
+from export import cli, keys
 from export.session import GraphSession
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples" / "digits"
+
+
+EVERY_ROLE = [word for role in keys.ROLES for word in ("--role", role)]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Desk:
     keys: Path
     passphrase: Path
     bundle: Path
+
+    @property
+    def repository(self) -> Path:
+        """The trust repository in which the bundle is published."""
+        return self.bundle.with_name("repository")
 
     @property
     def build_options(self) -> list[str]:

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,17 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from appliance.bundle import enrolment, opening, signature
+from appliance.bundle import enrolment, opening
 from appliance.bundle.enrolment import RecipientKey
-from appliance.bundle.opening import TrustedKeys
 from appliance.canonical import format_time, parse_time
 from appliance.errors import ConfigError
 from appliance.model import inputs
 from appliance.model.confidence import Reference
 from appliance.model.decision import Decision, Judge
 from appliance.model.golden import GoldenCases
-from export import files, keys
-from tests.export.desk import DIGITS, ROOT, Desk, Opened, run_command
+from export import files
+from export.trust import Repository
+from tests.export.desk import DIGITS, EVERY_ROLE, ROOT, Desk, Opened, run_command
 
 SEED = bytes(range(32))
 REQUEST = enrolment.request(SEED, "Example Hospital", "2026-01-01T00:00:00Z")
@@ -39,7 +40,7 @@ def grant_options(desk: Desk, tmp_path: Path) -> list[object]:
         "--enrolment": tmp_path / "site.enrolment",
         "--key": desk.keys / "licensing.key",
         "--passphrase-file": desk.passphrase,
-        "--exporter": desk.keys / "exporter.pem",
+        "--repository": desk.repository,
         "--days": 365,
         "--out": tmp_path / "site.grant",
     }
@@ -54,7 +55,7 @@ def test_private_files_are_private_and_public_ones_are_not(desk: Desk) -> None:
 
 def test_keys_are_never_overwritten(desk: Desk) -> None:
     before = (desk.keys / "exporter.key").read_bytes()
-    code, _, err = run_command("keygen", "--out", desk.keys, "--passphrase-file", desk.passphrase)
+    code, _, err = run_command("keygen", "--out", desk.keys, *EVERY_ROLE, "--passphrase-file", desk.passphrase)
     assert (code, "would be overwritten" in err) == (2, True)
     assert (desk.keys / "exporter.key").read_bytes() == before
 
@@ -71,16 +72,44 @@ def test_granted_bundle_opens_at_the_site(desk: Desk, grant_options: list[object
     assert (code, err) == (0, "")
     assert "Example Hospital" in out
     assert FINGERPRINT in out
-    trusted = TrustedKeys(
-        *(signature.key_ring([keys.public(desk.keys / f"{name}.pem")]) for name in (keys.EXPORTER, keys.LICENSING))
-    )
-    genuine = opening.parse(desk.bundle.read_bytes()).verify(trusted)
+    genuine = opening.parse(desk.bundle.read_bytes()).verify([Repository(desk.repository).policy])
     ticket = (tmp_path / "site.grant").read_bytes()
-    admitted = genuine.admit(ticket, RecipientKey(SEED), trusted, datetime.now(UTC))
+    admitted = genuine.admit(ticket, RecipientKey.of(SEED), datetime.now(UTC))
     assert (admitted.terms.site, admitted.terms.grace_days) == ("Example Hospital", 30)
     assert (admitted.terms.not_after - admitted.terms.not_before).days == 365
     assert parse_time(format_time(admitted.terms.not_after)) == admitted.terms.not_after
     assert set(admitted.decrypt().parts) == {"graph", "weights", "selftest", "reference"}
+
+
+def test_nothing_is_granted_that_every_site_would_refuse(desk: Desk, grant_options: list[object], tmp_path: Path) -> None:
+    """Because its vendor has revoked it, say."""
+    shutil.copytree(desk.repository, tmp_path / "repository")
+    digest = next(iter(Repository(desk.repository).policy.bundles))
+    code, _, err = run_command(
+        "trust", "revoke", tmp_path / "repository", "--digest", digest, "--reason", "Wrong for children.",
+        "--key", desk.keys / "release.key", "--passphrase-file", desk.passphrase,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    options = [tmp_path / "repository" if word == desk.repository else word for word in grant_options]
+    code, _, err = run_command("grant", *options, "--fingerprint", FINGERPRINT)
+    assert (code, err) == (3, "The vendor has revoked this bundle: Wrong for children.\n")
+    assert not (tmp_path / "site.grant").exists()
+
+
+@pytest.mark.parametrize(("broken", "sentence"), [
+    (lambda data: data, "signed by this key already"),
+    (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "not what was signed"),
+    (lambda data: data[:60_000], "does not end where"),
+])  # fmt: skip
+def test_nothing_is_signed_again_that_is_not_whole(
+    desk: Desk, tmp_path: Path, broken: Callable[[bytes], bytes], sentence: str
+) -> None:
+    """Or the exporter's key would vouch for whatever came on a medium."""
+    (tmp_path / "brought").write_bytes(broken(desk.bundle.read_bytes()))
+    options = ["--exporter", desk.keys / "exporter.pem", "--out", tmp_path / "signed", *desk.build_options]
+    code, _, err = run_command("sign", tmp_path / "brought", *options)
+    assert (code, sentence in err) == (3, True)
+    assert not (tmp_path / "signed").exists()
 
 
 def test_grant_is_refused_where_the_fingerprint_differs(grant_options: list[object], tmp_path: Path) -> None:
@@ -90,7 +119,7 @@ def test_grant_is_refused_where_the_fingerprint_differs(grant_options: list[obje
 
 
 def test_grant_asks_a_person_where_no_fingerprint_is_given(grant_options: list[object], tmp_path: Path) -> None:
-    assert run_command("grant", *grant_options, answer="n\n")[0] == 3
+    assert run_command("grant", *grant_options, answer="n\n")[0] == 130
     assert not (tmp_path / "site.grant").exists()
     assert run_command("grant", *grant_options, answer="y\n")[0] == 0
     assert (tmp_path / "site.grant").exists()

@@ -13,13 +13,12 @@ from appliance.bundle import grant, opening, signature
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.grant import Terms
 from appliance.bundle.manifest import Manifest
-from appliance.bundle.opening import TrustedKeys
+from appliance.bundle.policy import Listing, Policy
 from appliance.errors import MalformedBundle
 from export.seal import seal
 from tests.export.desk import Opened
 
 EXPORTER, LICENSING = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-TRUSTED = TrustedKeys(signature.key_ring([EXPORTER.public_key()]), signature.key_ring([LICENSING.public_key()]))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -33,13 +32,17 @@ def bare(manifest: Manifest) -> Manifest:
 def test_what_is_sealed_can_be_opened(opened: Opened, contents: tuple[bytes, bytes, bytes]) -> None:
     """parse → verify → admit → decrypt gives back every part, an empty one too."""
     plain = dict(zip(("selftest", "graph", "weights"), contents, strict=True))
-    key, site = os.urandom(32), RecipientKey(bytes(32))
-    genuine = opening.parse(seal(bare(opened.manifest), plain, key, [EXPORTER])).verify(TRUSTED)
+    key, site = os.urandom(32), RecipientKey.of(bytes(32))
+    listings: dict[str, Listing] = {}
+    rings = (signature.key_ring([key.public_key()]) for key in (EXPORTER, LICENSING))
+    sealed = opening.parse(seal(bare(opened.manifest), plain, key, [EXPORTER]))
+    genuine = sealed.verify([Policy("vendor", *rings, listings, {})])
     assert [part.role for part in genuine.manifest.parts] == ["graph", "weights", "selftest"]
     model = genuine.manifest.model
     terms = Terms(genuine.digest, model.id, model.version, "a site", site.recipient.digest, NOW, NOW + timedelta(days=1), 0)
-    ticket = grant.issue(terms, key, site.recipient, LICENSING)
-    assert genuine.admit(ticket, site, TRUSTED, NOW).decrypt().parts == plain
+    listings[genuine.digest] = Listing(model.id, model.version)
+    ticket = grant.issue(terms, key, site.recipient, [LICENSING])
+    assert genuine.admit(ticket, site, NOW).decrypt().parts == plain
 
 
 def test_manifest_that_a_site_would_refuse_is_never_signed(opened: Opened) -> None:

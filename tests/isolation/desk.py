@@ -13,8 +13,8 @@ from appliance.engine.batcher import Batcher, Runner
 from appliance.engine.queue import Queue
 from appliance.load import Hardware, LoadedModel, load
 from appliance.model.inputs import Images
-from appliance.predict import Call, Desk, Encoded, Raw, Request, Serving
-from tests import forge
+from appliance.predict import Call, Desk, Encoded, Raw, Request
+from appliance.servables import Servables
 from tests.audit import logs
 from tests.forge import Forge
 
@@ -34,7 +34,7 @@ def model() -> LoadedModel:
     vendor = Forge()
     bundle = vendor.bundle()
     hardware = Hardware(("CPUExecutionProvider",), 1)
-    return load(bundle, vendor.grant(bundle), vendor.key, vendor.trusted, hardware, forge.NOW)
+    return load(vendor.open(bundle), hardware)
 
 
 @asynccontextmanager
@@ -44,16 +44,16 @@ async def desk_of(
     """A desk that is open; ``runner`` stands in for the model's session, ``options`` are the journal's."""
     journal = logs.journal(folder, **({"segment_bytes": 1 << 20} | options))
     with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(workers) as runs:
-        batcher = Batcher(
-            runner or model().session,
-            Queue(queue_rows_max, 1 << 30),
-            runs,
-            rows_max=model().manifest.runtime.rows_max,
-            workers=workers,
-        )
-        serving = {"forged": Serving(model(), batcher)}
-        yield Desk(Access(RULES), journal, decoders, PSEUDONYM_KEY, serving, open=True)
-        await batcher.drain()
+
+        def start(loaded: LoadedModel) -> Batcher:
+            queue: Queue[Any] = Queue(queue_rows_max, 1 << 30)
+            rows_max = loaded.manifest.runtime.rows_max
+            return Batcher(runner or loaded.session, queue, runs, rows_max=rows_max, workers=workers)
+
+        servables = Servables(start)
+        servables.put(model(), active=True)
+        yield Desk(Access(RULES), journal, decoders, PSEUDONYM_KEY, servables, open=True)
+        await servables.drain()
     journal.close()
 
 

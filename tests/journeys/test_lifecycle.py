@@ -1,22 +1,30 @@
 """From start to SIGTERM, and again: what a restart, a failing disk and a refused model do."""
 
+import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from appliance import trust
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.verify import verify
 from appliance.bundle.manifest import ModelId
 from appliance.oip import open_inference_pb2 as oip
 from appliance.site import Site
+from appliance.v1 import administration_pb2 as pb
+from appliance.v1.administration_pb2_grpc import AdministrationStub
 from tests import forge
 from tests.forge import Forge, ForgedSite
 from tests.journeys.test_serving import infer, refused
@@ -153,7 +161,7 @@ def test_a_missing_grant_is_said_in_a_sentence(tmp_path: Path) -> None:
     site = made.site(tmp_path, [made.bundle()])
     next(Site(site.root).installed()).grant.unlink()
     ended = serve(site)
-    assert (ended.returncode, ended.stderr) == (3, "appliance: The installed bundle or its grant cannot be read.\n")
+    assert (ended.returncode, ended.stderr) == (3, "appliance: The installed bundle's grant cannot be read.\n")
 
 
 def test_a_log_directory_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
@@ -173,6 +181,109 @@ def test_every_problem_of_a_configuration_is_said_at_once(tmp_path: Path) -> Non
     ended = serve(site)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 3
+
+
+def test_a_site_whose_path_is_too_long_for_its_socket_is_said_in_a_sentence(tmp_path: Path) -> None:
+    made = Forge()
+    deep = tmp_path / ("x" * 80)
+    deep.mkdir()
+    ended = serve(made.site(deep, [made.bundle()]))
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "too long: with operator.sock over 107 bytes" in ended.stderr
+
+
+def test_the_operators_socket_is_the_owners_alone_and_a_stale_one_does_no_harm(tmp_path: Path) -> None:
+    made = Forge()
+    site = made.site(tmp_path, [made.bundle()])
+    with running(site) as appliance:
+        assert stat.S_IMODE((site.root / "operator.sock").stat().st_mode) == 0o600
+        appliance.process.kill()
+        appliance.process.wait()
+    assert (site.root / "operator.sock").exists()
+    with running(site):
+        pass
+
+
+def test_a_running_appliance_looks_after_its_site(tmp_path: Path) -> None:
+    """Alarms begin while it serves: in its log, in its metrics and on record."""
+    made = Forge()
+    site = made.site(tmp_path, [made.bundle()])
+    often = "from appliance import acts, cli; acts.TICK_S = 0.05; cli.main()"
+    with running(site, program=("-c", often)) as appliance:
+        next(site.site.installed()).grant.unlink()
+        assert any("alarm begins: forged 1: it cannot start again" in line for line in appliance.process.stdout or ())
+        assert appliance.stop() == 0
+    alarm = next(record for record in records(site) if record["event"] == "alarm")
+    assert alarm["detail"] == {"kind": "cannot_start", "subject": "forged 1", "on": 1}
+
+
+def test_health_follows_an_act_whose_caller_has_gone(tmp_path: Path) -> None:
+    """A load balancer would otherwise send nobody to a model that serves, or everybody to one that does not."""
+    made = Forge()
+    bundle = made.bundle()
+    site = made.site(tmp_path)
+    site.install(bundle)
+    made.say(site.repository)
+    site.trust()
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    held = f"""
+from appliance import cli, registry
+load = registry.load
+def held(*arguments):
+    open({str(gate)!r}).read()
+    return load(*arguments)
+registry.load = held
+cli.main()
+"""
+    with running(site, program=("-c", held)) as appliance:
+        channel = appliance.channel("admin")
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watching).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        activation = AdministrationStub(channel).ActivateModel.future(pb.ActivateModelRequest(name="forged", version=1))
+        with gate.open("w"):  # the model is being loaded now
+            assert activation.cancel()
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        watching.cancel()
+
+
+def test_one_bundle_comes_in_at_a_time_and_none_for_ever(tmp_path: Path) -> None:
+    made = Forge()
+    site = made.site(tmp_path, [made.bundle()])
+    soon = "from appliance import cli; from appliance.server import administration as a; a.STREAM_S_MAX = 1; cli.main()"
+    with running(site, program=("-c", soon)) as appliance:
+        stub, never = AdministrationStub(appliance.channel("admin")), threading.Event()
+
+        def stalled() -> Iterator[pb.InstallModelRequest]:
+            yield pb.InstallModelRequest(grant=b"x", bundle=b"x")
+            never.wait(END_S_MAX)
+
+        first = stub.InstallModel.future(stalled())
+        while not list(site.site.incoming.iterdir()):
+            assert not first.done()
+        code, sentence = refused(lambda: stub.InstallModel(iter([pb.InstallModelRequest(bundle=b"y")])))
+        assert (code, "Another bundle is coming in" in sentence) == ("RESOURCE_EXHAUSTED", True)
+        assert first.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "stopped coming for 1 seconds" in first.details()
+        never.set()
+        assert list(site.site.incoming.iterdir()) == []
+
+
+def test_an_appliance_without_a_model_waits_for_one(tmp_path: Path) -> None:
+    """Not ready for load balancers, and there for its operator."""
+    made = Forge()
+    bundle = made.bundle()
+    site = made.site(tmp_path)
+    made.say(site.repository)
+    (tmp_path / "bundle").write_bytes(bundle)
+    with running(site) as appliance, appliance.client("admin") as client:
+        assert not client.serves()
+        client.update_trust(trust.read_medium(site.medium))
+        client.install_model(tmp_path / "bundle", made.grant_today(bundle))
+        client.activate_model("forged", 1)
+        assert client.serves()
+        assert client.serves("forged")
+        assert client.classify("forged", [forge.png(forge.image(1))]).version == 1
 
 
 def test_the_plaintext_listener_is_off_unless_asked_for_and_has_its_own_role(tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_nothing_is_sent_and_nothing_is_written_elsewhere(tmp_path: Path, monkey
         assert ours.appliance.stop() == 0
 
     assert ours.outward() == []
-    assert ours.listening() <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    operators = str(ours.appliance.site.root / "operator.sock")
+    assert ours.listening() <= {"127.0.0.1", "::1", "::ffff:127.0.0.1", operators}
     assert ours.written_outside() == []
     assert list(ours.home.iterdir()) == []
     # Its own site, modules that Python imports late, and what grpc asks of the kernel to measure time.

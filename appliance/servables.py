@@ -1,0 +1,124 @@
+"""The models that serve, by name and version; a servable, in the words of TensorFlow Serving.
+
+Each name has at most one active version, which answers those who ask for none, and perhaps some that were active before. A
+switch is one assignment in the event loop: a call finds the old version or the new one, and keeps what it found until it
+is answered. A version that ends is no longer found, and goes once its last call has left.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from appliance.bundle.grant import Terms
+from appliance.engine.batcher import Batcher
+from appliance.errors import UnknownModel
+from appliance.load import LoadedModel
+
+
+@dataclass(eq=False, slots=True)
+class Servable:
+    """A loaded model, and the batcher in front of it. ``calls`` are those that hold it now."""
+
+    model: LoadedModel
+    batcher: Batcher
+    calls: int = 0
+    ending: "asyncio.Event | None" = None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a call is inside, what it needs stays, even if the version ends."""
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
+            if self.ending and not self.calls:
+                self.ending.set()
+
+
+class Watcher(Protocol):
+    """Who wants to know what serves: the metrics."""
+
+    def serves(self, servable: Servable) -> None: ...
+
+    def ended(self, servable: Servable) -> None: ...
+
+
+class Servables:
+    """Use from one event loop."""
+
+    def __init__(self, start: Callable[[LoadedModel], Batcher], watcher: Watcher | None = None) -> None:
+        self._start, self._watcher = start, watcher
+        self._found: dict[str, dict[int, Servable]] = {}
+        self._active: dict[str, int] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[Servable]:
+        for versions in self._found.values():
+            yield from versions.values()
+
+    @property
+    def active(self) -> dict[str, int]:
+        """The active version of each model that has one."""
+        return dict(self._active)
+
+    def versions(self, name: str) -> list[int]:
+        """The versions of a model that serve, the newest first."""
+        return sorted(self._found.get(name, {}), reverse=True)
+
+    def find(self, name: str, version: int = 0) -> Servable:
+        """Version 0 is the active one. Raises UnknownModel where it does not serve."""
+        found = self._found.get(name, {}).get(version or self._active.get(name, 0))
+        if found is None:
+            raise UnknownModel("No such model or version serves here.")
+        return found
+
+    def put(self, model: LoadedModel, *, active: bool) -> None:
+        """Lets a model serve, in the place of one of the same version."""
+        servable = Servable(model, self._start(model))
+        versions = self._found.setdefault(model.name, {})
+        before, versions[model.version] = versions.get(model.version), servable
+        if active:
+            self._active[model.name] = model.version
+        if before is not None:
+            self._end(before)
+        if self._watcher:
+            self._watcher.serves(servable)
+
+    def keep(self, name: str, versions: Collection[int]) -> None:
+        """Ends every version of a model but these."""
+        for version, servable in list(self._found.get(name, {}).items()):
+            if version not in versions:
+                del self._found[name][version]
+                if self._active.get(name) == version:
+                    del self._active[name]
+                self._end(servable)
+
+    def renew(self, digest: str, terms: Terms) -> None:
+        """Gives a model that serves its newer grant."""
+        for servable in self:
+            if servable.model.digest == digest:
+                servable.model = replace(servable.model, terms=terms)
+
+    async def drain(self) -> None:
+        """Answers what was accepted, and ends everything."""
+        for name in list(self._found):
+            self.keep(name, ())
+        await asyncio.gather(*self._ending)
+
+    def _end(self, servable: Servable) -> None:
+        if self._watcher:
+            self._watcher.ended(servable)
+        task = asyncio.get_running_loop().create_task(_drained(servable))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+async def _drained(servable: Servable) -> None:
+    """Waits for the calls that hold it: they may not have come to its batcher yet."""
+    if servable.calls:
+        servable.ending = asyncio.Event()
+        await servable.ending.wait()
+    await servable.batcher.drain()

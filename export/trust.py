@@ -1,0 +1,341 @@
+"""A vendor's trust repository: made, published to, revoked from, and its keys changed (bundle-format sections 10 and 11).
+
+python-tuf has the formats and checks the thresholds; this file says what stands in them. A repository is a folder::
+
+    metadata/1.root.json … N.snapshot.json  N.targets.json  timestamp.json      targets/<sha256>.policy.json
+    root.pending                    the next root, while it waits for signatures of other root keys; no appliance looks at it
+
+``appliance/trust.py`` is the way back.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from securesystemslib.exceptions import StorageError
+from securesystemslib.signer import Key, SecretsHandler, Signature, Signer, SSlibKey
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.serialization.json import JSONSerializer
+
+from appliance.bundle import policy as policies
+from appliance.bundle.policy import (
+    FILE_NAME,
+    ROOT_DESKS,
+    ROOT_FINGERPRINT_GROUPS,
+    Listing,
+    Policy,
+    decode_desks,
+    encode_desks,
+)
+from appliance.bundle.signature import KeyRing, SigningKey, VerifyingKey, algorithm, key_ring
+from appliance.canonical import fingerprint
+from appliance.errors import ConfigError, NotAdmitted
+
+T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+_NO_ROOT_KEY = "none of the keys is a root key of this repository"
+ONLINE = ("targets", "snapshot", "timestamp")
+_compact = JSONSerializer(compact=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long each role's word is good, in days. A site without a network needs long ones."""
+
+    root: int = 3 * 365
+    targets: int = 365
+    timestamp: int = 180
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Whose keys count: those of the root role, how many of them have to sign, the release keys, and of bundles and grants
+    the exporter's and the licensing desk's, with the algorithms that these need. What is empty stays.
+    """
+
+    root: Sequence[VerifyingKey] = ()
+    threshold: int = 0
+    release: Sequence[VerifyingKey] = ()
+    exporter: Sequence[VerifyingKey] = ()
+    licensing: Sequence[VerifyingKey] = ()
+    require: Sequence[str] = ()
+
+
+class Repository:
+    """A repository's folder. Every method that changes it takes the keys to sign with, and ``now``, UTC."""
+
+    def __init__(self, folder: Path, lifetimes: Lifetimes | None = None) -> None:
+        self._metadata, self._targets, self._pending = folder / "metadata", folder / "targets", folder / "root.pending"
+        self._lifetimes = lifetimes or Lifetimes()
+
+    @property
+    def policy(self) -> Policy:
+        """What it says today. Raises ConfigError where there is no repository."""
+        digest = self._online().targets.signed.targets[FILE_NAME].hashes["sha256"]
+        return policies.decode((self._targets / f"{digest}.{FILE_NAME}").read_bytes())
+
+    @property
+    def fresh_until(self) -> datetime:
+        """The earliest expiry among the four roles. Raises ConfigError."""
+        online = self._online()
+        return min(
+            self._root().expires,
+            online.targets.signed.expires,
+            online.snapshot.signed.expires,
+            online.timestamp.signed.expires,
+        )
+
+    @property
+    def root_fingerprint(self) -> str:
+        """What is read to a new site over the telephone. Raises ConfigError where there is none yet."""
+        self._root()
+        return fingerprint((self._metadata / "1.root.json").read_bytes(), ROOT_FINGERPRINT_GROUPS)
+
+    @property
+    def root_version(self) -> int:
+        """The newest root that has all its signatures; 0 where there is none yet."""
+        return max((int(path.name.partition(".")[0]) for path in self._metadata.glob("*.root.json")), default=0)
+
+    def create(self, vendor: str, authority: Authority, signers: Sequence[SigningKey], now: datetime) -> int:
+        """Makes a repository with nothing published; returns how many signatures of root keys are still missing.
+
+        Raises:
+            ConfigError: there is one in this folder, the threshold cannot be met, or no release key is among the signers.
+            MalformedBundle: the policy would not obey section 10.
+        """
+        if self._metadata.exists():
+            raise ConfigError("there is a trust repository in this folder")
+        root = _changed(Root(consistent_snapshot=True), authority, now + timedelta(days=self._lifetimes.root))
+        root.version = 1
+        policy = Policy(vendor, *_desks(root), {}, {})
+        self._write(policy, Online(), _among(signers, root, "targets"), now)
+        return self._place_root(Metadata(root), signers)
+
+    def publish(self, edit: Callable[[Policy], Policy], signers: Sequence[SigningKey], now: datetime) -> Policy:
+        """Says something new, or the same for longer; of keys always what the root says, but for those that are revoked.
+
+        Raises:
+            ConfigError: no release key is among the signers, or there is no root yet that has its signatures.
+            MalformedBundle: the policy would not obey section 10.
+        """
+        root, said = self._root(), self.policy
+        exporter, licensing = (_without(ring, said.revoked_keys) for ring in _desks(root))
+        policy = edit(replace(said, exporter=exporter, licensing=licensing))
+        self._write(policy, self._online(), _among(signers, root, "targets"), now)
+        return policy
+
+    def rotate(self, authority: Authority, signers: Sequence[SigningKey], now: datetime) -> int:
+        """Changes whose keys count; returns how many signatures of old and new root keys are still missing.
+
+        A repository whose keys have changed is to be published anew. Until the new root has its signatures the old one
+        counts, and is published under.
+
+        Raises:
+            ConfigError: a root is waiting for signatures already, the threshold cannot be met, or no signer counts.
+        """
+        if self._pending.exists():
+            raise ConfigError("a root is waiting for its signatures already: python -m export trust sign")
+        before = self._root()
+        changed = _changed(before, authority, now + timedelta(days=self._lifetimes.root))
+        if not _among(signers, changed, "root", before):
+            raise ConfigError(_NO_ROOT_KEY)
+        return self._place_root(Metadata(changed), signers)
+
+    def sign(self, signers: Sequence[SigningKey]) -> int:
+        """Adds signatures to the root that waits for them; returns how many are still missing. Raises ConfigError."""
+        if not self._pending.exists():
+            raise ConfigError("no root is waiting for signatures")
+        root = _read(Root, self._pending)
+        if not _among(signers, root.signed, "root", self._root() if root.signed.version > 1 else None):
+            raise ConfigError(_NO_ROOT_KEY)
+        return self._place_root(root, signers)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _root(self) -> Root:
+        if not self.root_version:
+            raise ConfigError("there is no trust repository in this folder, or its root lacks signatures")
+        return _read(Root, self._metadata / f"{self.root_version}.root.json").signed
+
+    def _online(self) -> "Online":
+        timestamp = _read(Timestamp, self._metadata / "timestamp.json")
+        snapshot = _read(Snapshot, self._metadata / f"{timestamp.signed.snapshot_meta.version}.snapshot.json")
+        targets = _read(Targets, self._metadata / f"{snapshot.signed.meta['targets.json'].version}.targets.json")
+        return Online(targets, snapshot, timestamp)
+
+    def _place_root(self, root: Metadata[Root], signers: Sequence[SigningKey]) -> int:
+        """Signs a root with those signers that count for it, and puts it in place once they are enough."""
+        before = None if root.signed.version == 1 else self._root()
+        for signer in _among(signers, root.signed, "root", before):
+            root.sign(_TufSigner(signer), append=True)
+        result = root.signed.get_root_verification_result(before, root.signed_bytes, root.signatures)
+        place = self._metadata / f"{root.signed.version}.root.json" if result.verified else self._pending
+        _replace(place, root.to_bytes(_compact))
+        if result.verified:
+            self._pending.unlink(missing_ok=True)
+        return max(result.first.missing, result.second.missing)
+
+    def _write(self, policy: Policy, online: "Online", signers: Sequence[SigningKey], now: datetime) -> None:
+        """Writes a policy and all that vouches for it, the timestamp last; and takes away what nobody names any more."""
+        if not signers:
+            raise ConfigError("none of the keys is a release key of this repository")
+        said = policies.encode(policy)
+        policies.decode(said)  # whatever a site would refuse is refused before it is signed
+        target = TargetFile.from_data(FILE_NAME, said, ["sha256"])
+        targets, snapshot, timestamp = (online.targets.signed, online.snapshot.signed, online.timestamp.signed)
+        targets.targets = {FILE_NAME: target}
+        files = {self._targets / f"{target.hashes['sha256']}.{FILE_NAME}": said}
+        made = self._sign(online.targets, self._lifetimes.targets, signers, now)
+        files[self._metadata / f"{targets.version}.targets.json"] = made
+        snapshot.meta = {"targets.json": MetaFile.from_data(targets.version, made, ["sha256"])}
+        made = self._sign(online.snapshot, self._lifetimes.timestamp, signers, now)
+        files[self._metadata / f"{snapshot.version}.snapshot.json"] = made
+        timestamp.snapshot_meta = MetaFile.from_data(snapshot.version, made, ["sha256"])
+        files[self._metadata / "timestamp.json"] = self._sign(online.timestamp, self._lifetimes.timestamp, signers, now)
+        for folder in (self._metadata, self._targets):
+            folder.mkdir(parents=True, exist_ok=True)
+        for path, data in files.items():
+            _replace(path, data)
+        for folder, pattern in (
+            (self._targets, "*.json"),
+            (self._metadata, "*.targets.json"),
+            (self._metadata, "*.snapshot.json"),
+        ):
+            for path in folder.glob(pattern):
+                if path not in files:
+                    path.unlink()
+
+    def _sign(self, role: Metadata[Any], days: int, signers: Sequence[SigningKey], now: datetime) -> bytes:
+        role.signed.version += bool(role.signatures)  # a new one has the first version, and no signature yet
+        role.signed.expires = (now + timedelta(days=days)).replace(microsecond=0)
+        role.signatures.clear()
+        for signer in signers:
+            role.sign(_TufSigner(signer), append=True)
+        return role.to_bytes(_compact)
+
+
+@dataclass(frozen=True, slots=True)
+class Online:
+    """The three roles that release keys sign; of a new repository, before their first version."""
+
+    targets: Metadata[Targets] = field(default_factory=lambda: Metadata(Targets()))
+    snapshot: Metadata[Snapshot] = field(default_factory=lambda: Metadata(Snapshot()))
+    timestamp: Metadata[Timestamp] = field(default_factory=lambda: Metadata(Timestamp()))
+
+
+def with_bundle(policy: Policy, digest: str, model: str, version: int) -> Policy:
+    """The policy that also publishes a bundle. Raises NotAdmitted where another bundle has this model and version."""
+    for listed, listing in policy.bundles.items():
+        if (listing.model, listing.version) == (model, version) and listed != digest and listing.revoked is None:
+            raise NotAdmitted(f"Another bundle of {model} version {version} is published: revoke it, or take a new version.")
+    if digest in policy.bundles:
+        raise NotAdmitted("This bundle is published already, or has been revoked.")
+    return replace(policy, bundles={**policy.bundles, digest: Listing(model, version)})
+
+
+def without_bundle(policy: Policy, digest: str, reason: str) -> Policy:
+    """The policy that revokes a bundle, for good. Raises ConfigError where it was never published."""
+    if digest not in policy.bundles:
+        raise ConfigError("there is no such bundle in this repository")
+    return replace(policy, bundles={**policy.bundles, digest: replace(policy.bundles[digest], revoked=reason)})
+
+
+def without_key(policy: Policy, key_id: str, reason: str) -> Policy:
+    """The policy that revokes a signing key, and with it all that it alone has signed.
+
+    Raises ConfigError where it is not known.
+    """
+    if key_id not in {**policy.exporter.keys, **policy.licensing.keys}:
+        raise ConfigError("there is no such key in this repository")
+    exporter, licensing = (_without(ring, {key_id}) for ring in (policy.exporter, policy.licensing))
+    revoked = {**policy.revoked_keys, key_id: reason}
+    return replace(policy, exporter=exporter, licensing=licensing, revoked_keys=revoked)
+
+
+def _changed(before: Root, authority: Authority, expires: datetime) -> Root:
+    """The next root. Raises ConfigError where nobody could meet its threshold."""
+    root = deepcopy(before)
+    root.version, root.expires = before.version + 1, expires.replace(microsecond=0)
+    for role, keys in (("root", authority.root), *((role, authority.release) for role in ONLINE)):
+        if keys:
+            for keyid in list(root.roles[role].keyids):
+                root.revoke_key(keyid, role)
+            for key in keys:
+                root.add_key(_tuf_key(key), role)
+    top = root.roles["root"]
+    top.threshold = authority.threshold or top.threshold
+    if not 1 <= top.threshold <= len(top.keyids):
+        raise ConfigError(f"{len(top.keyids)} root keys cannot give {top.threshold} signatures")
+    known = _desks(before) if ROOT_DESKS in before.unrecognized_fields else (key_ring([]), key_ring([]))
+    exporter, licensing = (
+        KeyRing(key_ring(keys).keys or ring.keys, frozenset(authority.require) or ring.required)
+        for ring, keys in zip(known, (authority.exporter, authority.licensing), strict=True)
+    )
+    for desk, ring in (("exporter", exporter), ("licensing", licensing)):
+        for missing in sorted(ring.required - {algorithm(key) for key in ring.keys.values()}):
+            raise ConfigError(f"there is no {desk} key of {missing}")
+    root.unrecognized_fields = {**before.unrecognized_fields, ROOT_DESKS: encode_desks(exporter, licensing)}
+    return root
+
+
+def _desks(root: Root) -> tuple[KeyRing, KeyRing]:
+    """The exporter's keys and the licensing desk's, as a root says. Raises MalformedBundle where it says none."""
+    return decode_desks(root.unrecognized_fields.get(ROOT_DESKS))
+
+
+def _among(signers: Sequence[SigningKey], root: Root, role: str, before: Root | None = None) -> list[SigningKey]:
+    """The signers whose keys count for a role, now or before."""
+    counting = {keyid for known in (root, before) if known for keyid in known.roles[role].keyids}
+    return [signer for signer in signers if _tuf_key(signer.public_key()).keyid in counting]
+
+
+def _tuf_key(key: VerifyingKey) -> SSlibKey:
+    """Raises ConfigError for a key that python-tuf cannot verify with."""
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError("the release and root roles sign with Ed25519 alone")
+    return SSlibKey.from_crypto(key)
+
+
+class _TufSigner(Signer):
+    """One of our signing keys, as python-tuf wants to have it."""
+
+    def __init__(self, key: SigningKey) -> None:
+        self._key, self._public = key, _tuf_key(key.public_key())
+
+    @property
+    def public_key(self) -> Key:
+        return self._public
+
+    def sign(self, payload: bytes) -> Signature:
+        return Signature(self._public.keyid, self._key.sign(payload).hex())
+
+    @classmethod
+    def from_priv_key_uri(cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None) -> Signer:
+        """Part of python-tuf's interface, for signers it finds by a URI; it is given ours."""
+        raise TypeError("this signer is made from a key")
+
+
+def _read(kind: type[T], path: Path) -> "Metadata[T]":
+    """A role's file. Raises ConfigError."""
+    try:
+        found = Metadata[T].from_file(str(path))
+    except (OSError, StorageError, RepositoryError):
+        found = None
+    if found is None or not isinstance(found.signed, kind):
+        raise ConfigError(f"there is no whole trust repository in this folder: {path.name}")
+    return found
+
+
+def _without(ring: KeyRing, revoked: Collection[str]) -> KeyRing:
+    return replace(ring, keys={key_id: key for key_id, key in ring.keys.items() if key_id not in revoked})
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
