@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from appliance.admission import Allowance
 from appliance.config import LOCAL_CALLER, LOCAL_OPERATOR, Rule
 from appliance.errors import PermissionDenied, Unauthenticated
 
@@ -29,12 +30,13 @@ OPERATOR_PEER = Peer((LOCAL_OPERATOR,), "")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody we know by name, with what they may do; perhaps nothing."""
+    """Somebody we know by name, with what they may do; perhaps nothing. ``allowance`` is None for whoever no rule knows."""
 
     name: str
     spki: str
     roles: frozenset[str]
     models: frozenset[str]
+    allowance: Allowance | None = None
 
     def on_record(self) -> dict[str, str | list[str]]:
         """What a record says of them."""
@@ -66,9 +68,10 @@ OPERATOR = Caller(LOCAL_OPERATOR, "", frozenset({"administer"}), frozenset({"*"}
 class Access:
     """The rules of the configuration."""
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, rules: tuple[Rule, ...], common: Allowance) -> None:
+        """``common`` is the allowance of those whose rule says nothing of its own."""
         operator = Rule(OPERATOR.name, OPERATOR.roles, OPERATOR.models)
-        self._rules = {rule.caller: rule for rule in (*rules, operator)}
+        self._rules = {rule.caller: (rule, _allowance(rule, common)) for rule in (*rules, operator)}
 
     def identify(self, peer: Peer) -> Caller:
         """The caller: the first of the certificate's names that a rule knows, else its first name, with no roles.
@@ -79,6 +82,11 @@ class Access:
         if not peer.names:
             raise Unauthenticated("Your certificate has no subject alternative name to know you by.")
         for name in peer.names:
-            if (rule := self._rules.get(name)) is not None:
-                return Caller(name, peer.spki, rule.roles, rule.models)
+            if (known := self._rules.get(name)) is not None:
+                rule, allowance = known
+                return Caller(name, peer.spki, rule.roles, rule.models, allowance)
         return Caller(peer.names[0], peer.spki, frozenset(), frozenset())
+
+
+def _allowance(rule: Rule, common: Allowance) -> Allowance:
+    return Allowance(rule.rows_per_s_max or common.rows_per_s_max, rule.rows_at_once_max or common.rows_at_once_max)

@@ -21,6 +21,7 @@ from appliance.fields import Fields
 
 ROLES = ("predict", "observe", "administer")
 VERSIONS_MAX = 8
+ROWS_MAX = 1 << 20
 LOCAL_CALLER = "LOCAL:plaintext"
 LOCAL_OPERATOR = "LOCAL:operator"  # whoever may open the socket in the site directory
 SOCKET_PATH_BYTES_MAX = 107  # unix(7)
@@ -32,11 +33,16 @@ _CALLER = r"(DNS|URI|EMAIL|IP):[^\s,]{1,200}"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who (a certificate's SAN with its type) may act how, on which models. Whoever no rule names may do nothing."""
+    """Who (a certificate's SAN with its type) may act how, on which models. Whoever no rule names may do nothing.
+
+    What is None is as ``limits`` say.
+    """
 
     caller: str
     roles: frozenset[str]
     models: frozenset[str]
+    rows_per_s_max: int | None = None
+    rows_at_once_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +65,27 @@ class Limits:
     """Each limit has its unit in its name."""
 
     message_bytes_max: int
+    request_rows_max: int
     queue_rows_max: int
     queue_bytes_max: int
     streams_max: int
     connection_age_s_max: int
+    idle_s_max: int
     bundle_bytes_max: int
+    caller_rows_per_s_max: int
+    caller_rows_at_once_max: int
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """``workers`` batches run at once for each model, on ``threads_per_worker`` threads each.
+    """``workers`` batches run at once for each model, on ``threads`` in all; 0 means as many as prove faster.
 
     ``versions_max`` versions of each model serve at once: the active one, and those that were active before it.
     """
 
     providers: tuple[str, ...]
     workers: int
-    threads_per_worker: int
+    threads: int
     versions_max: int
 
 
@@ -177,18 +187,23 @@ def _rule(fields: Fields, caller: str) -> Rule:
         fields.problem(f"{fields.name('roles')} may hold {', '.join(ROLES)}")
     if not all(re.fullmatch(_MODEL, model) for model in models):
         fields.problem(f"{fields.name('models')} holds something that is not a model's id")
+    rows = [fields.integer(key, 1, ROWS_MAX) if key in fields else None for key in ("rows_per_s_max", "rows_at_once_max")]
     fields.close()
-    return Rule(caller, frozenset(roles), frozenset(models))
+    return Rule(caller, frozenset(roles), frozenset(models), *rows)
 
 
 def _limits(fields: Fields) -> Limits:
     limits = Limits(
         message_bytes_max=fields.integer("message_bytes_max", 1 << 10, 1 << 30, default=64 << 20),
-        queue_rows_max=fields.integer("queue_rows_max", 1, 1 << 20, default=1024),
+        request_rows_max=fields.integer("request_rows_max", 1, 1024, default=1024),
+        queue_rows_max=fields.integer("queue_rows_max", 1, 1 << 20, default=4096),
         queue_bytes_max=fields.integer("queue_bytes_max", 1 << 10, 1 << 36, default=512 << 20),
         streams_max=fields.integer("streams_max", 1, 1 << 16, default=256),
         connection_age_s_max=fields.integer("connection_age_s_max", 10, 86_400, default=3600),
+        idle_s_max=fields.integer("idle_s_max", 10, 86_400, default=600),
         bundle_bytes_max=fields.integer("bundle_bytes_max", 1 << 10, 1 << 40, default=4 << 30),
+        caller_rows_per_s_max=fields.integer("caller_rows_per_s_max", 1, ROWS_MAX, default=100_000),
+        caller_rows_at_once_max=fields.integer("caller_rows_at_once_max", 1, ROWS_MAX, default=4096),
     )
     fields.close()
     return limits
@@ -196,8 +211,8 @@ def _limits(fields: Fields) -> Limits:
 
 def _engine(fields: Fields) -> Engine:
     providers = fields.items("providers", str, 1, 8, default=["CPUExecutionProvider"])
-    workers = fields.integer("workers", 1, 64, default=1)
-    threads = fields.integer("threads_per_worker", 1, 256, default=max(1, (os.cpu_count() or 1) // workers))
+    workers = fields.integer("workers", 0, 64, default=0)
+    threads = fields.integer("threads", 1, 256, default=len(os.sched_getaffinity(0)))
     versions = fields.integer("versions_max", 1, VERSIONS_MAX, default=2)
     fields.close()
     return Engine(tuple(providers), workers, threads, versions)

@@ -9,7 +9,11 @@
     │   ├── PermissionDenied        an identity without the role
     │   ├── UnknownModel            no such model or version here
     │   ├── Overloaded              refused at the door; try again later
-    │   ├── DeadlinePassed          the caller's deadline passed, or cannot be met
+    │   │   ├── QueueFull               by the model's queue
+    │   │   ├── CallerTooFast           by the caller's own rate
+    │   │   └── CallerTooMany           by what the caller has under way
+    │   ├── DeadlinePassed          the caller's deadline passed
+    │   │   └── DeadlineUnreachable     it would have, by the time of an answer
     │   ├── NotReady                the appliance is starting or stopping
     │   ├── AuditUnavailable        no record can be written, so there is no answer
     │   └── InferenceFailed         the model could not be run
@@ -28,12 +32,14 @@
     ├── KeyUnavailable          a secret of this site cannot be read: missing, altered, or the wrong passphrase
     ├── StateError              what this site remembers was altered, is missing, or contradicts its audit log
     ├── AuditLogError           the log on disk is not what was acknowledged
+    ├── EngineFailed            a model that ran cannot be run any more in this process
     └── CallFailed              what a client of ours sees of any of this: a status and the sentence
 
 A message is one sentence, safe to show to a stranger: it never carries a path, a traceback, a patient's data, or
 anything the caller did not send. No protocol's status appears here; ``server/status.py`` has that table.
 """
 
+RETRY_KEY = "grpc-status-details-bin"  # the trailing metadata that carries google.rpc.RetryInfo
 CODE_KEY = "appliance-error"  # the trailing metadata that carries the code of an operator's error
 
 
@@ -47,7 +53,11 @@ class ApplianceError(Exception):
 
 
 class RequestError(ApplianceError):
-    """A call that cannot be answered."""
+    """A call that cannot be answered. ``retry_s`` are the seconds after which it may be, where that is known."""
+
+    def __init__(self, sentence: str, retry_s: float | None = None) -> None:
+        super().__init__(sentence)
+        self.retry_s = retry_s
 
 
 class InvalidInput(RequestError):
@@ -70,8 +80,24 @@ class Overloaded(RequestError):
     code = "overloaded"
 
 
+class QueueFull(Overloaded):
+    code = "queue_full"
+
+
+class CallerTooFast(Overloaded):
+    code = "caller_rate"
+
+
+class CallerTooMany(Overloaded):
+    code = "caller_rows"
+
+
 class DeadlinePassed(RequestError):
     code = "deadline_passed"
+
+
+class DeadlineUnreachable(DeadlinePassed):
+    code = "deadline_unreachable"
 
 
 class NotReady(RequestError):
@@ -158,18 +184,24 @@ class AuditLogError(ApplianceError):
     code = "audit_log"
 
 
+class EngineFailed(ApplianceError):
+    """A model stopped working while it served; after certain errors of a GPU only a new process helps."""
+
+    code = "engine"
+
+
 class CallFailed(ApplianceError):
     """A call of our client was not answered.
 
     ``status`` is gRPC's name for why, such as ``INVALID_ARGUMENT``; ``reason`` the code of one of the errors above, where
-    the appliance gave it.
+    the appliance gave it; ``retry_s`` the seconds after which to try again, likewise.
     """
 
     reason = ""
 
-    def __init__(self, status: str, sentence: str, reason: str = "") -> None:
+    def __init__(self, status: str, sentence: str, reason: str = "", retry_s: float | None = None) -> None:
         super().__init__(sentence)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.retry_s = status, reason, retry_s
 
 
 def with_code(code: str) -> type[ApplianceError]:

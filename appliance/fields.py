@@ -57,7 +57,7 @@ class Fields:
         value = self._take(key, str, "a string", default)
         if value is not None and value not in allowed:
             self.problem(f"{self.name(key)} is not one of {', '.join(allowed)}")
-        return value or allowed[0]
+        return value if value in allowed else allowed[0]
 
     def integer(self, key: str, low: int, high: int, *, default: int = _REQUIRED) -> int:
         """A whole number from ``low`` to ``high``, both allowed."""

@@ -3,7 +3,7 @@
 ::
 
     chest-3.bundle ═▶ parse ─▶ verify ─▶ admit ─▶ hash ─▶ decrypt in memory                      bundle/opening.py
-                  ─▶ inspect the graph ─▶ session (provider asked == provider got) ─▶ warm
+                  ─▶ inspect the graph ─▶ session (provider asked == provider got) ─▶ warm, measured
                   ─▶ replay the golden cases here ─▶ LoadedModel                                 this file
                   ─▶ record ─▶ switch                                                            registry.py
 
@@ -13,6 +13,7 @@ vendor's answers on this machine. Who may load which version, and when, is the s
 """
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from appliance import memory
@@ -20,12 +21,13 @@ from appliance.bundle.grant import Terms
 from appliance.bundle.manifest import Manifest
 from appliance.bundle.opening import Opened
 from appliance.engine import graph
-from appliance.engine.session import Session, open_session
+from appliance.engine.session import Hardware, Session, open_session
 from appliance.errors import FailedGoldenCase, InvalidInput
 from appliance.model import inputs
 from appliance.model.confidence import Reference
 from appliance.model.decision import E6, Judge
 from appliance.model.golden import GoldenCases
+from appliance.model.inputs import Content
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +60,27 @@ class LoadedModel:
         names = ("probabilities", "logits", "label", "decision")
         return names if self.judge.rule.unknown is None else (*names, "distance")
 
-    def require(self, input_name: str, outputs: frozenset[str]) -> None:
-        """Raises InvalidInput where a caller names an input or an output that the model does not have."""
-        if input_name not in ("", self.manifest.input.name):
-            raise InvalidInput(f"This model's input is named {self.manifest.input.name}.")
+    def arrange(self, given: Sequence[tuple[str, Content]]) -> tuple[Content, ...]:
+        """What was given to each input, in the manifest's order; a single input need not be named. All have as many rows.
+
+        Raises:
+            InvalidInput: not exactly the model's inputs, or not as many rows to each.
+        """
+        specs = self.manifest.inputs
+        named = dict(given)
+        if len(specs) == len(given) == 1 and "" in named:
+            return (named[""],)
+        if len(named) != len(given) or named.keys() != {spec.name for spec in specs}:
+            raise InvalidInput(f"This model's inputs are {', '.join(spec.name for spec in specs)}, each given once.")
+        contents = tuple(named[spec.name] for spec in specs)
+        if len({content.rows for content in contents}) != 1:
+            raise InvalidInput("The inputs must have as many rows each.")
+        return contents
+
+    def require(self, outputs: frozenset[str]) -> None:
+        """Raises InvalidInput where a caller names an output that the model does not have."""
         if not outputs <= set(self.outputs):
             raise InvalidInput(f"This model's outputs are {', '.join(self.outputs)}.")
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What the site gives a session: providers in order of preference, and threads."""
-
-    providers: tuple[str, ...]
-    threads: int
 
 
 def load(opened: Opened, hardware: Hardware) -> LoadedModel:
@@ -86,10 +95,9 @@ def load(opened: Opened, hardware: Hardware) -> LoadedModel:
         weights = parts.pop("weights")
         try:
             graph.inspect(parts["graph"], manifest, len(weights))
-            session = open_session(manifest, parts["graph"], weights, hardware.providers, hardware.threads)
+            session = open_session(manifest, parts["graph"], weights, hardware, opened.terms.workers_max)
         finally:
             memory.wipe(weights)
-        session.warm()
         judge = _judge(opened)
         margin = _replay(opened, session, judge)
     finally:
@@ -103,11 +111,11 @@ def load(opened: Opened, hardware: Hardware) -> LoadedModel:
 def _replay(opened: Opened, session: Session, judge: Judge) -> float:
     """Runs the golden cases through the whole path of a request. Raises FailedGoldenCase."""
     manifest = opened.manifest
-    cases = GoldenCases.decode(opened.parts["selftest"], manifest.golden.cases, len(manifest.labels))
+    cases = GoldenCases.decode(opened.parts["selftest"], manifest.golden.cases, len(manifest.labels), manifest.inputs)
     margin = 0.0
-    for i, image in enumerate(cases.images):
+    for i, case in enumerate(cases.cases):
         try:
-            outputs = session.run(inputs.decode(manifest.input, [image]))
+            outputs = session.run(tuple(map(inputs.read, manifest.inputs, case)))
             judge.judge(outputs.logits, outputs.embedding)
         except Exception as error:  # the case, the graph or the reference; the runtime's exceptions have no common base
             raise FailedGoldenCase("A golden case cannot be answered on this machine.") from error

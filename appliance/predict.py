@@ -17,29 +17,32 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 from appliance.access import Access, Action, Caller, Peer
+from appliance.admission import Admission, Allowance
 from appliance.audit.journal import Journal
 from appliance.audit.record import Entry, Receipt, pseudonyms
 from appliance.bundle.manifest import InputSpec
+from appliance.engine.queue import Priority
 from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady
 from appliance.load import LoadedModel
 from appliance.model import inputs
 from appliance.model.decision import E6, Judgement
-from appliance.model.inputs import Images
+from appliance.model.inputs import Content, Encoded, Raw, Rows
 from appliance.servables import Servables
 
 T = TypeVar("T")
 # Raw rows up to this size are hashed in the event loop, which takes less time than handing them to a thread.
 INLINE_BYTES_MAX = 1 << 18
+_NOTHING = Allowance(1, 0)
 _MODEL_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call, before anything of it is believed. ``deadline`` is a time of the event loop's clock."""
+    """One call, before anything of it is believed. ``deadline`` is a time of ``time.monotonic``."""
 
     method: str
     peer: Peer
@@ -49,29 +52,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """Whole PNG or JPEG files."""
-
-    images: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """Pixels, uint8, as the shape says: ``[rows, height, width, channels]``."""
-
-    data: bytes | memoryview
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of which model. Version 0 is the active one; an empty ``input`` or ``outputs`` means the model's own."""
+    """What is asked of which model. Version 0 is the active one; an empty input's name or ``outputs`` mean the model's own.
+
+    ``patience_s`` is how long the caller waits, besides the call's deadline; None for as long as that.
+    """
 
     model: str
     version: int
-    rows: Encoded | Raw
-    input: str = ""
+    inputs: Sequence[tuple[str, Content]]
     outputs: frozenset[str] = frozenset()
+    priority: Priority = Priority.ROUTINE
+    patience_s: float | None = None
+    wants_proof: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -95,6 +88,9 @@ class Desk:
     decoders: Executor
     pseudonym_key: bytes
     servables: Servables
+    admission: Admission = field(default_factory=Admission)
+    request_rows_max: int = 1024
+    clock: Callable[[], float] = monotonic
     open: bool = False
     unfinished: "set[asyncio.Future[Any]]" = field(default_factory=set)
 
@@ -114,15 +110,22 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
         servable = desk.servables.find(request.model, request.version)
         model = servable.model
         entry.model = {"id": model.name, "version": model.version, "digest": model.digest}
-        model.require(request.input, request.outputs)
-        with servable.in_use():
-            images, decode_s = await _decode(desk, entry, model, request.rows)
-            ran = await servable.batcher.submit(images, call.deadline)
-        judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
+        entry.wants_proof = request.wants_proof
+        model.require(request.outputs)
+        contents = model.arrange(request.inputs)
+        rows = contents[0].rows
+        if not 1 <= rows <= desk.request_rows_max:
+            raise InvalidInput(f"A request has 1 to {desk.request_rows_max} rows.")
+        with desk.admission.admit(caller.name, caller.allowance or _NOTHING, rows), servable.in_use():
+            arrays, decode_s = await _decode(desk, entry, model, contents)
+            deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
+            ran = await servable.batcher.submit(arrays, deadline, request.priority)
+            judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
+        servable.told.count(rows, decode_s, ran.queue_s, ran.run_s)
         entry.output = {
             "top": judgement.top.tolist(),
             "confidence_e6": (judgement.confidence * E6).round().astype(int).tolist(),
-            "decisions": "".join(decision.letter for decision in judgement.decisions),
+            "decisions": "".join([decision.letter for decision in judgement.decisions]),
         }
         entry.run = {
             "provider": model.session.provider,
@@ -164,7 +167,7 @@ async def _on_record(desk: Desk, call: Call) -> AsyncIterator[Entry]:
             yield entry
         except asyncio.CancelledError:
             # The transport cancels a call whose deadline has passed; the record tells the two apart.
-            if call.deadline is not None and asyncio.get_running_loop().time() >= call.deadline:
+            if call.deadline is not None and desk.clock() >= call.deadline:
                 raise DeadlinePassed("The deadline passed before there was an answer.") from None
             raise
 
@@ -178,35 +181,43 @@ def _admit(desk: Desk, call: Call, entry: Entry, action: Action) -> Caller:
     return caller
 
 
-async def _decode(desk: Desk, entry: Entry, model: LoadedModel, rows: Encoded | Raw) -> tuple[Images, float]:
-    """The graph's input, and the seconds it took."""
-    count = len(rows.images) if isinstance(rows, Encoded) else (rows.shape[0] if rows.shape else 0)
-    rows_max = model.manifest.runtime.rows_max
-    if not 1 <= count <= rows_max:
-        raise InvalidInput(f"A request to this model has 1 to {rows_max} rows.")
+async def _decode(desk: Desk, entry: Entry, model: LoadedModel, contents: Sequence[Content]) -> tuple[Rows, float]:
+    """What the graph takes, and the seconds it took."""
     started = perf_counter()
-    read = partial(_read, desk.pseudonym_key, entry, model.manifest.input, rows)
-    if isinstance(rows, Raw) and len(rows.data) <= INLINE_BYTES_MAX:
-        images = read()
+    work = partial(_read, desk.pseudonym_key, entry, model.manifest.inputs, contents)
+    if all(isinstance(content, Raw) for content in contents) and sum(c.nbytes for c in contents) <= INLINE_BYTES_MAX:
+        arrays = work()
     else:
-        images = await asyncio.get_running_loop().run_in_executor(desk.decoders, read)
-    return images, perf_counter() - started
+        arrays = await asyncio.get_running_loop().run_in_executor(desk.decoders, work)
+    return arrays, perf_counter() - started
 
 
-def _read(key: bytes, entry: Entry, spec: InputSpec, rows: Encoded | Raw) -> Images:
-    """Puts what was received on record, then looks at it. Raises InvalidInput."""
-    if isinstance(rows, Encoded):
-        names = pseudonyms(key, rows.images)
-        entry.input = _received("encoded", names, sum(map(len, rows.images)))
-        return inputs.decode(spec, rows.images)
-    images = inputs.view(spec, rows.data, rows.shape)
-    names = pseudonyms(key, (row.data for row in images))
-    entry.input = _received("raw", names, len(rows.data))
-    return images
+def _read(key: bytes, entry: Entry, specs: Sequence[InputSpec], contents: Sequence[Content]) -> Rows:
+    """Looks at what was received, and puts it on record, if only an image in it cannot be used. Raises InvalidInput."""
+    encoded = [content for content in contents if isinstance(content, Encoded)]
+    if encoded:
+        entry.input = _received("encoded", key, contents)
+    arrays = tuple(map(inputs.read, specs, contents))
+    if not encoded:
+        entry.input = _received("raw", key, contents)
+    return arrays
 
 
-def _received(form: str, names: list[str], size: int) -> dict[str, Any]:
-    return {"form": form, "rows": len(names), "bytes": size, "pseudonyms": names}
+def _received(form: str, key: bytes, contents: Sequence[Content]) -> dict[str, Any]:
+    rows = contents[0].rows
+    return {
+        "form": form,
+        "rows": rows,
+        "bytes": sum(content.nbytes for content in contents),
+        "pseudonyms": pseudonyms(key, ([content.row(i) for content in contents] for i in range(rows))),
+    }
+
+
+def _sooner(now: float, deadline: float | None, patience_s: float | None) -> float | None:
+    if patience_s is None:
+        return deadline
+    end = now + patience_s
+    return end if deadline is None else min(deadline, end)
 
 
 def _receipt(entry: Entry) -> Receipt:

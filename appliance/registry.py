@@ -28,9 +28,10 @@ from appliance.bundle.grant import Terms
 from appliance.bundle.opening import Genuine, Opened
 from appliance.bundle.policy import Policy
 from appliance.canonical import is_fingerprint
+from appliance.engine.session import Hardware
 from appliance.errors import ApplianceError, ConfigError, NewVendor, NotAdmitted, StateError
 from appliance.gate import Gate, answering
-from appliance.load import Hardware, LoadedModel, load
+from appliance.load import LoadedModel, load
 from appliance.model.decision import E6
 from appliance.servables import Servables
 from appliance.site import Installed, Site

@@ -8,13 +8,38 @@ is answered. A version that ends is no longer found, and goes once its last call
 import asyncio
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from time import perf_counter_ns, time_ns
 from typing import Protocol
 
 from appliance.bundle.grant import Terms
 from appliance.engine.batcher import Batcher
 from appliance.errors import UnknownModel
 from appliance.load import LoadedModel
+
+
+@dataclass(slots=True)
+class Told:
+    """What a model has answered, counted in calls, rows and nanoseconds, for a protocol that asks."""
+
+    answered: int = 0
+    rows: int = 0
+    failed: int = 0
+    decode_ns: int = 0
+    queue_ns: int = 0
+    run_ns: int = 0
+    call_ns: int = 0
+    failed_ns: int = 0
+    last_ms: int = 0
+
+    def count(self, rows: int, decode_s: float, queue_s: float, run_s: float) -> None:
+        """One call was answered."""
+        self.answered += 1
+        self.rows += rows
+        self.decode_ns += round(decode_s * 1e9)
+        self.queue_ns += round(queue_s * 1e9)
+        self.run_ns += round(run_s * 1e9)
+        self.last_ms = time_ns() // 1_000_000
 
 
 @dataclass(eq=False, slots=True)
@@ -25,13 +50,21 @@ class Servable:
     batcher: Batcher
     calls: int = 0
     ending: "asyncio.Event | None" = None
+    told: Told = field(default_factory=Told)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """While a call is inside, what it needs stays, even if the version ends."""
         self.calls += 1
+        began = perf_counter_ns()
         try:
             yield
+        except BaseException:
+            self.told.failed += 1
+            self.told.failed_ns += perf_counter_ns() - began
+            raise
+        else:
+            self.told.call_ns += perf_counter_ns() - began
         finally:
             self.calls -= 1
             if self.ending and not self.calls:

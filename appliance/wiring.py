@@ -12,22 +12,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from appliance import memory
 from appliance.access import Access
 from appliance.acts import Acts, utc_now
+from appliance.admission import Allowance
 from appliance.audit.checkpoint import LogKey
 from appliance.audit.journal import Journal, Watcher
 from appliance.audit.record import Origin
 from appliance.bundle.enrolment import RecipientKey
 from appliance.config import Config
 from appliance.engine.batcher import Batcher
+from appliance.engine.pace import Pace
 from appliance.engine.queue import Queue
-from appliance.errors import ConfigError
+from appliance.engine.session import Hardware
+from appliance.errors import ConfigError, EngineFailed
 from appliance.keys import APPLIANCE_SEED, AUDIT_KEY, PSEUDONYM_KEY, KeyProvider, SealedFiles, read_passphrase
-from appliance.load import Hardware, LoadedModel
+from appliance.load import LoadedModel
 from appliance.predict import Desk
 from appliance.recall import recall, recall_for_acceptance
 from appliance.registry import Registry
 from appliance.servables import Servables
 from appliance.server.metrics import Metrics
-from appliance.server.run import Appliance, Ports
+from appliance.server.run import Appliance, Ends, Ports
 from appliance.site import Site
 from appliance.state import State
 
@@ -65,7 +68,7 @@ def product_version() -> str:
 
 
 def hardware(config: Config) -> Hardware:
-    return Hardware(config.engine.providers, config.engine.threads_per_worker)
+    return Hardware(config.engine.providers, config.engine.threads, config.engine.workers)
 
 
 @asynccontextmanager
@@ -86,29 +89,34 @@ async def registry_at_rest(config: Config, *, accepting: bool = False) -> AsyncI
         yield Registry(acts, site, RecipientKey.of(seed), hardware(config), versions_max=config.engine.versions_max)
 
 
-async def serve(config: Config, say: Callable[[str, Ports], None]) -> bool:
-    """Runs the appliance of a site until it is told to end. False where the audit log failed.
+async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
+    """Runs the appliance of a site until it is told to end.
 
     ``say`` is told ``listening`` and ``serving``, with the ports.
 
     Raises:
         ConfigError, KeyUnavailable, StateError, AuditLogError: it cannot start.
         BundleError: none of the active models can be opened.
+        AuditLogError, EngineFailed: it had to end, since it could not do its work any more.
     """
     memory.prepare_process()
     _enter_empty_folder(config)
     keys, metrics, site = key_provider(config), Metrics(), Site(config.site)
     seed = keys.get(APPLIANCE_SEED)
-    with journal(config, keys, metrics) as log, ThreadPoolExecutor(thread_name_prefix="decode") as decoders:
-        metrics.log_writable(lambda: log.writable)
-        servables = Servables(lambda model: _batcher(config, model), metrics)
+    decoding = ThreadPoolExecutor(config.engine.threads, thread_name_prefix="decode")
+    with journal(config, keys, metrics) as log, decoding as decoders:
+        metrics.log_state(lambda: log.writable, log.size_bytes)
+        ends = Ends()
+        servables = Servables(lambda model: _batcher(config, model, metrics, ends), metrics)
         known = recall(site, seed, log)
         acts = Acts(site, seed, log, known, serving=lambda: servables.active, tell=metrics.alarmed)
         registry = Registry(
             acts, site, RecipientKey.of(seed), hardware(config), servables=servables, versions_max=config.engine.versions_max
         )
-        desk = Desk(Access(config.rules), log, decoders, keys.get(PSEUDONYM_KEY), servables)
-        appliance = Appliance(config, desk, registry, metrics, site.empty_incoming(), product_version())
+        limits = config.limits
+        access = Access(config.rules, Allowance(limits.caller_rows_per_s_max, limits.caller_rows_at_once_max))
+        desk = Desk(access, log, decoders, keys.get(PSEUDONYM_KEY), servables, request_rows_max=limits.request_rows_max)
+        appliance = Appliance(config, desk, registry, metrics, site.empty_incoming(), product_version(), ends)
         async with appliance.listening() as ports:
             say("listening", ports)
             if log.recovered is not None:
@@ -120,22 +128,27 @@ async def serve(config: Config, say: Callable[[str, Ports], None]) -> bool:
                 raise refusals[0]
             await acts.tick()
             say("serving", ports)
-            fine = await appliance.serve()
-        if fine:
+            await appliance.serve()
+        if log.writable:
             await appliance.record("stop")
             await acts.settle()
-    return fine
+    if ends.failed is not None:
+        raise ends.failed
 
 
-def _batcher(config: Config, model: LoadedModel) -> Batcher:
-    """In front of one model. A grant may allow fewer batches at once than the site does."""
-    workers = min(config.engine.workers, model.terms.workers_max or config.engine.workers)
+def _batcher(config: Config, model: LoadedModel, metrics: Metrics, ends: Ends) -> Batcher:
+    """In front of one model, as this machine was measured to run it."""
+    session, limits = model.session, config.limits
+    pace = Pace(session.measured.seconds, session.batch_rows, session.workers)
     return Batcher(
-        model.session,
-        Queue(config.limits.queue_rows_max, config.limits.queue_bytes_max),
-        ThreadPoolExecutor(workers, thread_name_prefix=f"run-{model.name}"),
-        rows_max=model.manifest.runtime.rows_max,
-        workers=workers,
+        session,
+        Queue(limits.queue_rows_max, limits.queue_bytes_max, session.batch_rows, pace),
+        pace,
+        session.slots,
+        workers=session.workers,
+        name=model.name,
+        on_batch=lambda rows: metrics.batch_run(model.name, rows),
+        on_broken=lambda: ends.fail(EngineFailed(f"Model {model.name} cannot be run any more; the appliance has stopped.")),
     )
 
 

@@ -78,7 +78,12 @@ def build(
     with step("calibrate"):
         found = session.run(images.images, asked.rows_max)
         chosen = calibrate.calibrate(
-            found.logits, found.embedding, images.labels, asked.error_among_accepted_max, unknown=asked.unknown
+            found.logits,
+            found.embedding,
+            images.labels,
+            asked.error_among_accepted_max,
+            unknown=asked.unknown,
+            coverage=asked.label_set_coverage,
         )
         cases = select.golden(asked, images, session)
     with step("seal"):
@@ -86,7 +91,7 @@ def build(
         if chosen.reference is not None:
             plain["reference"] = chosen.reference.encode()
         content_key = os.urandom(chunks.KEY_BYTES)
-        made = _manifest(asked, session.has_embedding, chosen, proven, len(cases.images))
+        made = _manifest(asked, session.has_embedding, chosen, proven, len(cases.cases))
         bundle = seal(made, plain, content_key, signers)
         # Read back what was written, as a site would: the digest and the parts are those of the file itself.
         genuine = opening.parse(bundle).verify([desk_policy(key.public_key() for key in signers)])
@@ -109,7 +114,7 @@ def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: P
         created=format_time(datetime.now(UTC)),
         change_class=asked.change_class,
         intended_use=asked.intended_use,
-        input=asked.input,
+        inputs=(asked.input,),
         outputs=OutputSpec(LOGITS, EMBEDDING if has_embedding else None),
         labels=asked.labels,
         decision=chosen.rule,

@@ -1,12 +1,13 @@
 """Chooses, by experiment on the graph that is served, when to answer, when to abstain, and what is unknown.
 
-Three choices, each made on validation images and evaluated with the rounded numbers that the manifest will carry:
+Four choices, each made on validation images and evaluated with the rounded numbers that the manifest will carry:
 
 - the temperature, by least negative log-likelihood (Guo et al. 2017), so that probabilities mean what they say;
 - the distance over which an image is unknown: 95 % of known images are nearer (the reference is fitted on one half of
   the images, stratified by label, and the distance is taken from the other half, since a mean is nearer to its own);
 - the probability from which on an answer is accepted: the smallest such that the error among accepted answers is at
-  most the recipe's, with the upper Clopper–Pearson bound at 95 %. Images that count as unknown are not among them.
+  most the recipe's, with the upper Clopper–Pearson bound at 95 %. Images that count as unknown are not among them;
+- the probability from which on a label is not ruled out, so that label sets hold the true one as often as promised.
 
 The weak spot: that threshold is picked among many on the same images, so its 95 % is nominal; the report gives the
 count and the errors behind it. The arithmetic is numpy alone.
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import DecisionRule, Unknown
+from appliance.bundle.manifest import DecisionRule, LabelSetRule, Unknown
 from appliance.model.confidence import Floats, Reference, probabilities
 from appliance.model.decision import E6
 from export.errors import CalibrationError
@@ -65,7 +66,9 @@ def require_enough(images: int) -> None:
         raise CalibrationError(f"Calibration needs at least {IMAGES_MIN} validation images, and there are {images}.")
 
 
-def calibrate(logits: Floats, embedding: Floats | None, labels: Labels, error_max: float, *, unknown: bool) -> Calibration:
+def calibrate(
+    logits: Floats, embedding: Floats | None, labels: Labels, error_max: float, *, unknown: bool, coverage: float
+) -> Calibration:
     """The decision rule for logits ``[N, classes]``, an embedding ``[N, width]`` and the true labels ``[N]``.
 
     Raises:
@@ -74,7 +77,8 @@ def calibrate(logits: Floats, embedding: Floats | None, labels: Labels, error_ma
     require_enough(len(labels))
     right = logits.argmax(axis=1) == labels
     temperature_e6 = round(temperature(logits, labels) * E6)
-    confidence = probabilities(logits, temperature_e6 / E6).max(axis=1)
+    calibrated = probabilities(logits, temperature_e6 / E6)
+    confidence = calibrated.max(axis=1)
     known, reference, reject = np.ones(len(labels), bool), None, None
     if unknown:
         if embedding is None:
@@ -84,7 +88,7 @@ def calibrate(logits: Floats, embedding: Floats | None, labels: Labels, error_ma
         known = reference.distance(embedding) <= reject_above_e6 / E6
     point = operating_point(confidence[known], right[known], error_max)
     return Calibration(
-        rule=DecisionRule(temperature_e6, point.accept_at_least_e6, reject),
+        rule=DecisionRule(temperature_e6, point.accept_at_least_e6, reject, label_set(calibrated, labels, coverage)),
         reference=reference,
         accuracy=float(right.mean()),
         ece_before=expected_calibration_error(probabilities(logits, 1.0).max(axis=1), right),
@@ -92,6 +96,19 @@ def calibrate(logits: Floats, embedding: Floats | None, labels: Labels, error_ma
         point=point,
         risk_at_coverage=risk_at_coverage(confidence, right),
     )
+
+
+def label_set(calibrated: NDArray[np.float64], labels: Labels, coverage: float) -> LabelSetRule | None:
+    """The probability from which on a label is kept, so that the true one is among those kept at the rate ``coverage``.
+
+    Split conformal prediction with the score 1 − p of the true label (Sadinle et al. 2019; Vovk et al. 2005): the ⌈(n + 1) ·
+    coverage⌉-th smallest of n scores. None where there are too few images for that rank.
+    """
+    likely = np.sort(calibrated[np.arange(len(labels)), labels])[::-1]
+    rank = math.ceil((len(labels) + 1) * coverage - 1e-9)
+    if rank > len(labels):
+        return None
+    return LabelSetRule("lac", round(coverage * E6), math.floor(likely[rank - 1] * E6))
 
 
 def temperature(logits: Floats, labels: Labels) -> float:

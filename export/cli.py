@@ -236,7 +236,7 @@ def inspect(bundle: Path, exporter: tuple[Path, ...], as_json: bool) -> None:
         "digest": found.digest,
         "created": made.created,
         "intended use": made.intended_use,
-        "input": f"{made.input.height} × {made.input.width} × {made.input.channels}, {made.input.resize}",
+        "inputs": [f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in made.inputs],
         "labels": ", ".join(label.name for label in made.labels[:12]) + (" …" if len(made.labels) > 12 else ""),
         "decision": json.dumps(asdict(made.decision)),
         "parts": ", ".join(f"{part.name} ({part.plain_size:,} bytes)" for part in made.parts),

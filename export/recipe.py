@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.bundle.manifest import CHANGE_CLASSES, RESIZES, ROWS_MAX, VERSION_MAX, InputSpec, Label
+from appliance.bundle.manifest import CHANGE_CLASSES, DECODES, RESIZES, ROWS_MAX, VERSION_MAX, ImageSpec, InputSpec, Label
 from export.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ class Recipe:
     validation: Path
     error_among_accepted_max: float
     resize: str = "stretch"
+    decode: str = "full"
     weights_prefix: str = ""
     min_supported_version: int = 1
     change_class: str = "initial"
     unknown: bool = True
+    label_set_coverage: float = 0.9
     pixels_max: int = 40_000_000
     bytes_max: int = 20 << 20
     rows_max: int = 32
@@ -64,7 +66,8 @@ class Recipe:
 
     @property
     def input(self) -> InputSpec:
-        return InputSpec(INPUT_NAME, self.height, self.width, self.channels, self.resize, self.pixels_max, self.bytes_max)
+        image = ImageSpec(self.resize, self.decode, self.pixels_max, self.bytes_max)
+        return InputSpec(INPUT_NAME, "UINT8", (self.height, self.width, self.channels), image)
 
     def _rules(self) -> list[tuple[bool, str]]:
         """Each rule, and what to say where it is broken. The limits are those of bundle-format section 4."""
@@ -81,6 +84,8 @@ class Recipe:
             (_whole(self.height, 1, 4096) and _whole(self.width, 1, 4096), "height and width must be from 1 to 4096"),
             (self.channels in (1, 3), "channels must be 1 or 3"),
             (self.resize in RESIZES, f"resize must be one of {', '.join(RESIZES)}"),
+            (self.decode in DECODES, f"decode must be one of {', '.join(DECODES)}"),
+            (0.5 <= self.label_set_coverage < 1, "label_set_coverage must be from 0.5 to below 1"),
             (
                 len(self.mean) == len(self.std) == self.channels and all(map(math.isfinite, numbers)),
                 "mean and std must have one finite number for each channel",

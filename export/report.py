@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from appliance.bundle.manifest import Manifest
-from appliance.model.decision import E6, Judge
+from appliance.model.decision import E6, Judge, Judgement
 from export.calibrate import Calibration
 from export.parity import ParityReport
 from export.session import Outputs
@@ -57,6 +57,7 @@ def report(
             "accept_at_least": rule.accept_at_least_e6 / E6,
             "operating_point": asdict(point),
             "unknown": None if rule.unknown is None else asdict(rule.unknown),
+            "label_set": None if rule.label_set is None else asdict(rule.label_set) | _coverage(judged, validation),
             "error_at_coverage": calibration.risk_at_coverage,
         },
         "decisions": {str(decision): count for decision, count in sorted(Counter(judged.decisions).items())},
@@ -64,3 +65,10 @@ def report(
         "tools": sealed.provenance.tools,
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
     }
+
+
+def _coverage(judged: Judgement, validation: Validation) -> dict[str, float]:
+    """How often the true label was among those kept, and how many were, on the images that the rule was chosen on."""
+    assert judged.label_sets is not None  # noqa: S101  the caller has looked
+    kept = judged.label_sets[range(len(validation.labels)), validation.labels]
+    return {"coverage_here": float(kept.mean()), "labels_mean": float(judged.label_sets.sum(axis=1).mean())}

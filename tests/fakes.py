@@ -2,17 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor, Future
-from typing import Any, TypeVar
+import time
 
 import numpy as np
 
 from appliance.engine.batcher import Outputs
-from appliance.model.inputs import Images
+from appliance.model.inputs import Images, Rows
 from tests import forge
 
-T = TypeVar("T")
 STRING_S_MAX = 20  # a test that hangs fails instead
 
 
@@ -49,39 +46,23 @@ class PuppetRunner:
     def __init__(self, *, held: bool = True) -> None:
         self.gate, self.batches = Gate(), list[Images]()
         self.error: Exception | None = None
-        self.rows_lost = 0
+        self.crashed, self.dead, self.rows_lost = list[Images](), False, 0
         if not held:
             self.gate.open()
 
-    def run(self, images: Images) -> Outputs:
+    def run(self, rows: Rows) -> Outputs:
+        images = rows[0].copy()
         self.batches.append(images)
         self.gate.hold()
         if self.error is not None:
             error, self.error = self.error, None
+            self.crashed.append(images)
             raise error
         return Outputs(forge.logits(images), None).rows(0, len(images) - self.rows_lost)
 
-
-class PuppetExecutor(Executor):
-    """Runs nothing until the test pulls; then the oldest that waits, in the test's own thread."""
-
-    def __init__(self) -> None:
-        self.pending: list[Callable[[], None]] = []
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except Exception as error:
-                future.set_exception(error)
-
-        self.pending.append(run)
-        return future
-
-    def pull(self) -> None:
-        self.pending.pop(0)()
+    def probe(self) -> None:
+        if self.dead:
+            raise RuntimeError("nothing works any more")
 
 
 class PuppetSync:
@@ -100,25 +81,17 @@ class PuppetSync:
             raise self.error
 
 
-class SkewedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock the test can put forward."""
-
-    skew = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.skew
+_skew_s = [0.0]
 
 
-def run_skewed(main: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=SkewedLoop) as runner:
-        return runner.run(main)
+def clock() -> float:
+    """A clock that the test can put forward."""
+    return time.monotonic() + _skew_s[0]
 
 
 def put_forward(seconds: float) -> None:
-    """Lets time pass at once, in a loop of ``run_skewed``."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, SkewedLoop)
-    loop.skew += seconds
+    """Lets time pass at once."""
+    _skew_s[0] += seconds
 
 
 async def turn(times: int = 1) -> None:

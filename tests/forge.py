@@ -33,6 +33,7 @@ from appliance.bundle.grant import Terms
 from appliance.bundle.manifest import (
     DecisionRule,
     Golden,
+    ImageSpec,
     InputSpec,
     Label,
     Manifest,
@@ -62,7 +63,7 @@ _random = np.random.default_rng(7)
 W: NDArray[np.float32] = (_random.standard_normal((SIDE * SIDE, CLASSES)) / 100).astype(np.float32)
 B: NDArray[np.float32] = _random.standard_normal(CLASSES).astype(np.float32)
 
-SPEC = InputSpec("image", SIDE, SIDE, 1, "stretch", 1_000_000, 1 << 20)
+SPEC = InputSpec("image", "UINT8", (SIDE, SIDE, 1), ImageSpec("stretch", "full", 1_000_000, 1 << 20))
 
 
 def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -108,9 +109,10 @@ def model() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
 
-def golden() -> GoldenCases:
+def golden(shift: float = 0) -> GoldenCases:
+    """Three cases; with a ``shift`` of their logits they are wrong."""
     images = [png(image(seed)) for seed in range(3)]
-    return GoldenCases(tuple(images), logits(inputs.decode(SPEC, images)))
+    return GoldenCases.of_images(images, logits(inputs.decode(SPEC, images)) + np.float32(shift))
 
 
 def parts() -> dict[str, bytes]:
@@ -127,7 +129,7 @@ def manifest(**changes: Any) -> Manifest:
             created="2026-11-24T10:00:00Z",
             change_class="initial",
             intended_use="For tests alone.",
-            input=SPEC,
+            inputs=(SPEC,),
             outputs=OutputSpec("logits", None),
             labels=tuple(Label(name, None) for name in ("one", "two", "three")),
             decision=DecisionRule(1_000_000, 500_000, None),
@@ -209,7 +211,7 @@ class Forge:
         options.add_external_initializers_from_files_in_memory(["weights"], [weights], [len(weights)])
         session = ort.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
         images = [png(image(seed)) for seed in range(3)]
-        golden = GoldenCases(tuple(images), session.run(["logits"], {"image": inputs.decode(SPEC, images)})[0])
+        golden = GoldenCases.of_images(images, session.run(["logits"], {"image": inputs.decode(SPEC, images)})[0])
         return self.bundle(
             manifest(model=ModelId("forged", number, 1), bundle_id=f"{number:032x}", golden=Golden(3, 1000)),
             {"graph": graph, "weights": bytes(weights), "selftest": golden.encode()},

@@ -3,13 +3,15 @@
 import pytest
 
 from appliance.access import LOCAL_PEER, Access, Action, Caller, Peer
+from appliance.admission import Allowance
 from appliance.config import Rule
 from appliance.errors import PermissionDenied, Unauthenticated
 
 READER = Rule("DNS:reader", frozenset({"predict"}), frozenset({"chest"}))
 ADMIN = Rule("URI:spiffe://admin", frozenset({"administer"}), frozenset({"*"}))
 WATCHER = Rule("DNS:watcher", frozenset({"observe"}), frozenset({"*"}))
-ACCESS = Access((READER, ADMIN, WATCHER))
+COMMON = Allowance(1000, 100)
+ACCESS = Access((READER, ADMIN, WATCHER), COMMON)
 
 
 def known(*names: str) -> Caller:

@@ -23,7 +23,8 @@ import appliance
 from appliance import memory
 from appliance.bundle import opening, policy
 from appliance.bundle.enrolment import RecipientKey
-from appliance.load import Hardware, load
+from appliance.engine.session import Hardware
+from appliance.load import load
 from appliance.site import Installed
 
 folder = Path(sys.argv[1])

@@ -14,14 +14,17 @@ from onnx import TensorProto, helper
 from appliance import load as loading
 from appliance.bundle.manifest import DecisionRule, Golden, Manifest, OutputSpec, RuntimeSpec, Unknown
 from appliance.engine import graph
+from appliance.engine.session import Hardware
 from appliance.errors import BundleError, ConfigError, FailedGoldenCase, InvalidInput, MalformedBundle, RefusedGraph
-from appliance.load import Hardware, LoadedModel
+from appliance.load import LoadedModel
 from appliance.model.confidence import Reference
 from appliance.model.golden import GoldenCases
+from appliance.model.inputs import Encoded
 from tests import forge
 from tests.forge import Forge
 
 FORGE = Forge()
+ONE = Encoded((b"one",))
 CPU = Hardware(("CPUExecutionProvider",), 1)
 
 
@@ -37,17 +40,19 @@ def test_a_forged_bundle_loads_and_answers_as_forged() -> None:
     assert model.outputs == ("probabilities", "logits", "label", "decision")
     assert 0 <= model.golden_margin <= 0.001
     images = np.stack([forge.image(seed) for seed in range(5)])
-    assert np.allclose(model.session.run(images).logits, forge.logits(images), atol=1e-4)
+    assert np.allclose(model.session.run((images,)).logits, forge.logits(images), atol=1e-4)
 
 
 def test_a_caller_may_ask_for_what_the_model_has() -> None:
     model = load()
-    model.require("image", frozenset({"label", "logits"}))
-    model.require("", frozenset())
-    with pytest.raises(InvalidInput, match="input is named image"):
-        model.require("picture", frozenset())
+    model.require(frozenset({"label", "logits"}))
+    model.require(frozenset())
+    for name in ("image", ""):
+        assert model.arrange([(name, ONE)]) == (ONE,)
+    with pytest.raises(InvalidInput, match="inputs are image"):
+        model.arrange([("picture", ONE)])
     with pytest.raises(InvalidInput, match="outputs are probabilities"):
-        model.require("image", frozenset({"distance"}))
+        model.require(frozenset({"distance"}))
 
 
 def test_weights_are_zeroed_once_the_session_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +69,7 @@ def test_weights_are_zeroed_once_the_session_has_its_own(monkeypatch: pytest.Mon
     model = load()
     assert seen == [bytearray(forge.W.nbytes)]
     image = forge.image(9)[None]
-    assert np.allclose(model.session.run(image).logits, forge.logits(image), atol=1e-4)
+    assert np.allclose(model.session.run((image,)).logits, forge.logits(image), atol=1e-4)
 
 
 @pytest.mark.parametrize("changed", [
@@ -114,7 +119,7 @@ def test_nothing_is_written_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def wrong(by: float) -> bytes:
     """A self-test whose logits are off."""
-    return GoldenCases(forge.golden().images, forge.golden().logits + np.float32(by)).encode()
+    return forge.golden(by).encode()
 
 
 def test_machine_that_does_not_reproduce_the_golden_cases_is_refused() -> None:
@@ -134,7 +139,7 @@ def test_golden_logits_that_are_no_numbers_are_refused(by: float) -> None:
 def test_golden_case_that_is_no_image_is_refused_as_the_bundles_fault() -> None:
     """Not as a caller's bad input: nobody has called."""
     with pytest.raises(FailedGoldenCase, match="cannot be answered"):
-        load(selftest=GoldenCases((b"junk",) * 3, forge.golden().logits).encode())
+        load(selftest=GoldenCases.of_images((b"junk",) * 3, forge.golden().logits).encode())
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04junk", forge.golden().encode()[:-30]])
@@ -190,7 +195,7 @@ def test_runtime_never_guesses_that_a_graph_is_of_its_own_format() -> None:
     with pytest.raises(Exception, match="ORT model"):
         ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     images = forge.image(3)[None]
-    assert np.allclose(load(graph=graph).session.run(images).logits, forge.logits(images), atol=1e-4)
+    assert np.allclose(load(graph=graph).session.run((images,)).logits, forge.logits(images), atol=1e-4)
 
 
 def test_graph_that_fails_when_it_runs_is_refused() -> None:
@@ -240,7 +245,7 @@ def reference(width: int) -> bytes:
 def test_model_with_a_reference_tells_distances() -> None:
     model = load(KNOWING, graph=embedding_model(), reference=reference(3))
     assert model.outputs[-1] == "distance"
-    found = model.session.run(forge.image(1)[None])
+    found = model.session.run((forge.image(1)[None],))
     judged = model.judge.judge(found.logits, found.embedding)
     assert judged.distance is not None
     assert judged.distance[0] == pytest.approx(np.linalg.norm(found.logits[0] - forge.B), rel=1e-4)

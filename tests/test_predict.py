@@ -26,14 +26,16 @@ from appliance.errors import (
     Unauthenticated,
     UnknownModel,
 )
-from appliance.predict import Call, Desk, Raw, Request, act, inquire, predict
+from appliance.model.inputs import Raw
+from appliance.predict import Call, Desk, Request, act, inquire, predict
 from tests import forge
 from tests.audit import logs
-from tests.fakes import PuppetRunner, PuppetSync, numbered, put_forward, run_skewed, turn
+from tests.fakes import PuppetRunner, PuppetSync, clock, numbered, put_forward, turn
 from tests.isolation.desk import METHOD, PSEUDONYM_KEY, SPKI, call, desk_of, encoded, model, raw
 
 ONE = numbered(1, 1)
 PNG = forge.png(ONE[0])
+ROWS_MAX = 1024  # of a request
 NOBODY = "Mary Nobody *1970"
 
 
@@ -44,7 +46,7 @@ def at_the_desk(folder: Path, act: Callable[[Desk], Awaitable[None]], **options:
         async with desk_of(folder, **options) as desk:
             await act(desk)
 
-    run_skewed(run())
+    asyncio.run(run())
     verify(folder, logs.VERIFIER)
     return logs.records(folder)
 
@@ -75,7 +77,7 @@ def test_an_answer_is_the_models_and_its_record_says_who_what_and_how(tmp_path: 
 
     async def act(desk: Desk) -> None:
         caller = call("DNS:unheard-of", "DNS:reader", reference="case-17")
-        found = await predict(desk, caller, raw(images, input="image", outputs=frozenset({"logits"}), version=1))
+        found = await predict(desk, caller, raw(images, outputs=frozenset({"logits"}), version=1))
         np.testing.assert_allclose(found.judgement.logits, forge.logits(images), atol=1e-4)
         [record] = logs.records(tmp_path / "log")  # durable before the answer left
         assert found.receipt.index == record["index"] == 0
@@ -146,20 +148,20 @@ def unreadable() -> Request:
 SHORT = ONE.tobytes()[:-1]
 INVALID: dict[str, Callable[[], Request]] = {
     "a request that cannot be read": unreadable,
-    "wrong input name": raw(ONE, input=NOBODY),
+    "wrong input name": raw(ONE, inputs=[(NOBODY, Raw("UINT8", ONE.shape, ONE.tobytes()))]),
     "unknown output": raw(ONE, outputs=frozenset({"logits", NOBODY})),
     "empty batch": raw(ONE[:0]),
     "no images": encoded(),
-    "too many rows": raw(numbered(1, 17)),
-    "too many images": encoded(*[PNG] * 17),
-    "no shape": raw(ONE, rows=Raw(ONE.tobytes(), ())),
-    "rows alone for a shape": raw(ONE, rows=Raw(ONE.tobytes(), (1,))),
-    "wrong shape": raw(ONE, rows=Raw(ONE.tobytes(), (1, 8, 4, 2))),
-    "another dimension": raw(ONE, rows=Raw(ONE.tobytes(), (1, 8, 8, 1, 1))),
-    "negative rows": raw(ONE, rows=Raw(ONE.tobytes(), (-1, 8, 8, 1))),
-    "a byte too few": raw(ONE, rows=Raw(SHORT, (1, 8, 8, 1))),
-    "a byte too many": raw(ONE, rows=Raw(ONE.tobytes() + b"x", (1, 8, 8, 1))),
-    "more rows than bytes": raw(ONE, rows=Raw(ONE.tobytes(), (2, 8, 8, 1))),
+    "too many rows": raw(numbered(1, ROWS_MAX + 1)),
+    "too many images": encoded(*[PNG] * (ROWS_MAX + 1)),
+    "no shape": raw(ONE, inputs=[("image", Raw("UINT8", (), ONE.tobytes()))]),
+    "rows alone for a shape": raw(ONE, inputs=[("image", Raw("UINT8", (1,), ONE.tobytes()))]),
+    "wrong shape": raw(ONE, inputs=[("image", Raw("UINT8", (1, 8, 4, 2), ONE.tobytes()))]),
+    "another dimension": raw(ONE, inputs=[("image", Raw("UINT8", (1, 8, 8, 1, 1), ONE.tobytes()))]),
+    "negative rows": raw(ONE, inputs=[("image", Raw("UINT8", (-1, 8, 8, 1), ONE.tobytes()))]),
+    "a byte too few": raw(ONE, inputs=[("image", Raw("UINT8", (1, 8, 8, 1), SHORT))]),
+    "a byte too many": raw(ONE, inputs=[("image", Raw("UINT8", (1, 8, 8, 1), ONE.tobytes() + b"x"))]),
+    "more rows than bytes": raw(ONE, inputs=[("image", Raw("UINT8", (2, 8, 8, 1), ONE.tobytes()))]),
     "truncated image": encoded(PNG, PNG[:-20]),
     "no image": encoded(NOBODY.encode()),
     "an image of nothing": encoded(b""),
@@ -208,7 +210,7 @@ def test_a_call_that_is_late_at_the_door_or_in_the_queue_has_expired(tmp_path: P
     runner = PuppetRunner()
 
     async def act(desk: Desk) -> None:
-        now = asyncio.get_running_loop().time()
+        now = clock()
         with pytest.raises(DeadlinePassed):
             await predict(desk, call(deadline=now), raw(ONE))
         first = asyncio.create_task(predict(desk, call(), raw(ONE)))
@@ -233,7 +235,7 @@ def test_the_record_tells_a_caller_who_gave_up_from_a_deadline_that_the_transpor
     runner = PuppetRunner()
 
     async def act(desk: Desk) -> None:
-        deadline = None if patience_s is None else asyncio.get_running_loop().time() + patience_s
+        deadline = None if patience_s is None else clock() + patience_s
         task = asyncio.create_task(predict(desk, call(deadline=deadline), raw(ONE)))
         await runner.gate.entered()
         put_forward(50)

@@ -22,6 +22,7 @@ from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.manifest import ModelId
 from appliance.bundle.opening import Opened
 from appliance.engine.batcher import Batcher
+from appliance.engine.session import Hardware
 from appliance.errors import (
     ApplianceError,
     AuditUnavailable,
@@ -40,10 +41,12 @@ from appliance.errors import (
     UntrustedSignature,
     WrongKey,
 )
-from appliance.load import Hardware, LoadedModel
+from appliance.load import LoadedModel
 from appliance.recall import recall
 from appliance.registry import Registry
 from appliance.servables import Servables
+from appliance.server.metrics import Metrics
+from appliance.server.run import Ends
 from appliance.state import State
 from export import seal
 from export.trust import without_key
@@ -52,7 +55,7 @@ from tests.forge import Forge, ForgedSite
 from tests.running import records
 
 DAY = timedelta(days=1)
-WRONG = forge.GoldenCases(forge.golden().images, forge.golden().logits + 1).encode()
+WRONG = forge.golden(1).encode()
 
 
 @dataclass
@@ -107,7 +110,7 @@ async def desk_of(
 ) -> AsyncIterator[Desk]:
     settings = config.read(site.config)
     with wiring.journal(settings, wiring.key_provider(settings)) as journal:
-        servables = Servables(lambda model: wiring._batcher(settings, model))
+        servables = Servables(lambda model: wiring._batcher(settings, model, Metrics(), Ends()))
         known = recall(site.site, site.vendor.seed, journal)
         made: Desk
         acts = Acts(
@@ -966,13 +969,13 @@ def test_grant_may_limit_the_batches_that_run_at_once(tmp_path: Path) -> None:
     vendor = Forge()
     bundle = vendor.version(1)
     vendor.publish(bundle)
-    site = vendor.site(tmp_path, settings="[engine]\nworkers = 4\nthreads_per_worker = 1\n")
+    site = vendor.site(tmp_path, settings="[engine]\nworkers = 4\nthreads = 4\n")
     site.install(bundle, vendor.grant_today(bundle, workers_max=2))
     site.activate(bundle)
 
     def look(desk: Desk) -> None:
         batcher: Batcher = desk.servables.find("forged").batcher
-        assert len(batcher._workers) == 2
+        assert len(batcher._threads) == 2
 
     assert resumed(site, look) == []
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from appliance.bundle.manifest import ModelId
 from appliance.engine.batcher import Batcher
+from appliance.engine.pace import Pace
 from appliance.engine.queue import Queue
 from appliance.errors import UnknownModel
 from appliance.load import LoadedModel
@@ -51,8 +51,9 @@ class Stage:
 
     def _start(self, loaded: LoadedModel) -> Batcher:
         self.runners.append(PuppetRunner())
-        queue: Queue[Any] = Queue(1000, 1 << 20)
-        return Batcher(self.runners[-1], queue, ThreadPoolExecutor(1), rows_max=16, workers=1)
+        pace = Pace({}, 16, 1)
+        queue: Queue[Any] = Queue(1000, 1 << 20, 16, pace)
+        return Batcher(self.runners[-1], queue, pace, loaded.session.slots, workers=1)
 
 
 @asynccontextmanager
@@ -67,7 +68,7 @@ async def stage() -> AsyncIterator[Stage]:
 async def ask(servable: Servable, number: int) -> np.ndarray[Any, Any]:
     images = fakes.numbered(number, 1)
     with servable.in_use():
-        ran = await servable.batcher.submit(images, None)
+        ran = await servable.batcher.submit((images,), None)
     assert np.allclose(ran.outputs.logits, forge.logits(images), atol=1e-4)  # batched with others, it may round otherwise
     return ran.outputs.logits
 
@@ -129,7 +130,7 @@ def test_version_waits_for_a_call_that_has_found_it_and_not_yet_queued() -> None
                 on.servables.keep("forged", ())
                 await fakes.turn(5)
                 on.runners[0].gate.open()
-                ran = await servable.batcher.submit(fakes.numbered(1, 1), None)
+                ran = await servable.batcher.submit((fakes.numbered(1, 1),), None)
             assert len(ran.outputs.logits) == 1
             with pytest.raises(UnknownModel):
                 on.servables.find("forged")

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
-from appliance.audit import record, segment
+from appliance.audit import proof, record, segment
 from appliance.audit.checkpoint import NOTE_BYTES_MAX, Checkpoint, LogKey, VerifierKey
 from appliance.audit.record import Entry, Origin, Receipt
 from appliance.audit.recovery import resume
@@ -106,6 +106,10 @@ class Journal:
     def writable(self) -> bool:
         return self._open and not self._failed
 
+    def size_bytes(self) -> int:
+        """How much of the disk the log takes."""
+        return sum(path.stat().st_size for path in segment_paths(self.directory))
+
     @asynccontextmanager
     async def entry(self, event: str, method: str | None = None, request_id: str | None = None) -> AsyncIterator[Entry]:
         """A call or an act, on record whatever becomes of it: leaving this block waits until the record is durable.
@@ -181,14 +185,20 @@ class Journal:
         block = b"".join(segment.frame(segment.RECORD, data) for data in records)
         if self._end + len(block) + NOTE_BYTES_MAX > self._segment_bytes and self._end > self._head_end:
             self._start_segment()
-        receipts = []
-        for data in records:
-            receipts.append(Receipt(self._tree.size, leaf_hash(data)))
-            self._tree.append(receipts[-1].leaf_hash)
+        before, leaves = Tree(self._tree.size, self._tree.frontier), [leaf_hash(data) for data in records]
+        for leaf in leaves:
+            self._tree.append(leaf)
         signed = Checkpoint(self._tree.size, self._tree.root())
-        self._write(block + self._checkpoint_frame(signed))
+        note = self._key.sign(signed, self._key_id)
+        self._write(block + segment.frame(segment.CHECKPOINT, note))
         self._sync(self._fd)
         self.position = signed
+        receipts = []
+        for i, (waiting, leaf) in enumerate(zip(group, leaves, strict=True)):
+            index = before.size + i
+            wanted = waiting.entry.wants_proof
+            made = proof.encode(index, before.path(index, leaves), note, records[i]) if wanted else b""
+            receipts.append(Receipt(index, leaf, made))
         return receipts
 
     def _checkpoint_frame(self, signed: Checkpoint) -> bytes:

@@ -15,7 +15,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +57,7 @@ class Entry:
     run: dict[str, Any] | None = None
     detail: dict[str, Any] | None = None
     receipt: "Receipt | None" = field(default=None, repr=False)
+    wants_proof: bool = False
 
     def refer(self, reference: str) -> None:
         """Takes the caller's reference, if it is one that cannot hold a name."""
@@ -65,19 +66,23 @@ class Entry:
 
     def blame(self, error: BaseException) -> None:
         """Takes the outcome from what was raised."""
-        self.outcome = _OUTCOMES.get(type(error), "failed")
+        self.outcome = next((_OUTCOMES[kind] for kind in type(error).__mro__ if kind in _OUTCOMES), "failed")
         if isinstance(error, errors.ApplianceError):
             self.error = error.code
         elif self.outcome == "failed":
             self.error = "internal"
 
 
+_SAID = tuple(name for name in Entry.__slots__ if name not in ("receipt", "wants_proof"))
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where a record stands: its index in the log and its leaf hash (32 bytes)."""
+    """Where a record stands: its index in the log, its leaf hash (32 bytes), and a proof of it where one was wanted."""
 
     index: int
     leaf_hash: bytes
+    proof: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def encode(entry: Entry, index: int, origin: Origin) -> bytes:
     Raises:
         ValueError, TypeError: the entry has no canonical form, or is over the limit; a mistake of ours, never a caller's.
     """
-    said = {name: value for name in Entry.__slots__ if name != "receipt" and (value := getattr(entry, name)) is not None}
+    said = {name: value for name in _SAID if (value := getattr(entry, name)) is not None}
     record = canonical.encode(
         said
         | {
@@ -117,9 +122,15 @@ def encode(entry: Entry, index: int, origin: Origin) -> bytes:
     return record
 
 
-def pseudonyms(key: bytes, rows: Iterable[bytes | memoryview]) -> list[str]:
-    """HMAC-SHA-256 of each row's bytes as received, the first 16 bytes in hex (audit-format section 2.2)."""
-    return [hmac.digest(key, row, "sha256")[:PSEUDONYM_BYTES].hex() for row in rows]
+def pseudonyms(key: bytes, rows: Iterable[Sequence[bytes | memoryview]]) -> list[str]:
+    """HMAC-SHA-256 of each row's bytes as received, the first 16 bytes in hex (audit-format section 2.2).
+
+    A row is what was given to each input, in the manifest's order.
+    """
+    return [
+        hmac.digest(key, parts[0] if len(parts) == 1 else b"".join(parts), "sha256")[:PSEUDONYM_BYTES].hex()
+        for parts in rows
+    ]
 
 
 def new_request_id() -> str:

@@ -7,6 +7,7 @@ here has the name that it has there, so writing is ``asdict`` and reading is the
 
 import hashlib
 from dataclasses import asdict, dataclass
+from math import prod
 
 from appliance import canonical
 from appliance.canonical import parse_time
@@ -19,11 +20,21 @@ PREDICATE_TYPE = "urn:x-appliance:manifest:v1"
 
 ROLES = ("graph", "weights", "selftest", "reference")
 RESIZES = ("stretch", "crop")
+DECODES = ("full", "draft")
+# Bytes of one element, by the Open Inference Protocol's name of its type.
+DATATYPES = {
+    **{"BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8},
+    **{"FP16": 2, "FP32": 4, "FP64": 8},
+}
+INPUTS_MAX = 16
+DIMENSIONS_MAX = 7  # besides that of the rows
+ROW_BYTES_MAX = 1 << 30
 CHANGE_CLASSES = ("initial", "minor", "major")
 VERSION_MAX = 2**31 - 1
 PART_BYTES_MAX = 16 << 30
 CLASSES_MAX = 100_000
 ROWS_MAX = 1024
+SIDE_MAX = 4096  # pixels
 PIXELS_MAX = 89_478_485  # above this the decoder has a limit of its own
 
 _HEX = r"[0-9a-f]{64}"
@@ -50,20 +61,27 @@ class ModelId:
 
 
 @dataclass(frozen=True, slots=True)
-class InputSpec:
-    """One image: uint8 ``[height, width, channels]`` once decoded (section 4.1)."""
+class ImageSpec:
+    """How an encoded image becomes pixels (section 4.1), and the most that one may have."""
 
-    name: str
-    height: int
-    width: int
-    channels: int
     resize: str
+    decode: str
     pixels_max: int
     bytes_max: int
 
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input of the graph: ``shape`` is that of a row. Pixels are uint8 ``[height, width, channels]``."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    image: ImageSpec | None
+
     @property
     def row_bytes(self) -> int:
-        return self.height * self.width * self.channels
+        return prod(self.shape) * DATATYPES[self.datatype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +113,20 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelSetRule:
+    """Which labels an answer does not rule out, so that the true one is among them at the rate of ``coverage_e6``."""
+
+    method: str
+    coverage_e6: int
+    include_at_least_e6: int
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionRule:
     temperature_e6: int
     accept_at_least_e6: int
     unknown: Unknown | None
+    label_set: LabelSetRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +157,7 @@ class Manifest:
     created: str
     change_class: str
     intended_use: str
-    input: InputSpec
+    inputs: tuple[InputSpec, ...]
     outputs: OutputSpec
     labels: tuple[Label, ...]
     decision: DecisionRule
@@ -137,6 +165,11 @@ class Manifest:
     golden: Golden
     provenance: Provenance
     parts: tuple[Part, ...]
+
+    @property
+    def image(self) -> InputSpec | None:
+        """The input that takes images, if the model has one."""
+        return next((spec for spec in self.inputs if spec.image is not None), None)
 
     def part(self, role: str) -> tuple[int, Part] | None:
         """The index and the part of a role, if the bundle has one."""
@@ -204,7 +237,7 @@ def _manifest(fields: Fields, parts: tuple[Part, ...]) -> Manifest:
         created=_time(fields, "created"),
         change_class=fields.choice("change_class", CHANGE_CLASSES),
         intended_use=fields.text("intended_use", pattern=r"(?s).{1,2000}"),
-        input=_input(fields.table("input")),
+        inputs=tuple(_input(row) for row in fields.tables("inputs", 1, INPUTS_MAX)),
         outputs=_outputs(fields.table("outputs")),
         labels=tuple(_label(row) for row in fields.tables("labels", 2, CLASSES_MAX)),
         decision=_decision(fields.table("decision")),
@@ -238,17 +271,31 @@ def _model(fields: Fields) -> ModelId:
 
 
 def _input(fields: Fields) -> InputSpec:
+    fields.require("image")
+    image = fields.optional_table("image")
     spec = InputSpec(
         name=fields.text("name", pattern=_NAME),
-        height=fields.integer("height", 1, 4096),
-        width=fields.integer("width", 1, 4096),
-        channels=fields.integer("channels", 1, 3),
+        datatype=fields.choice("datatype", tuple(DATATYPES)),
+        shape=tuple(fields.items("shape", int, 0, DIMENSIONS_MAX)),
+        image=None if image is None else _image(image),
+    )
+    if not all(type(size) is int and size >= 1 for size in spec.shape) or spec.row_bytes > ROW_BYTES_MAX:
+        fields.problem(f"{fields.name('shape')} has a size below 1, or is over {ROW_BYTES_MAX} bytes")
+    elif image is not None and (
+        spec.datatype != "UINT8" or len(spec.shape) != 3 or max(spec.shape) > SIDE_MAX or spec.shape[2] not in (1, 3)
+    ):
+        fields.problem(f"{fields.where} takes images, and is not UINT8 [height, width, 1 or 3]")
+    fields.close()
+    return spec
+
+
+def _image(fields: Fields) -> ImageSpec:
+    spec = ImageSpec(
         resize=fields.choice("resize", RESIZES),
+        decode=fields.choice("decode", DECODES),
         pixels_max=fields.integer("pixels_max", 1, PIXELS_MAX),
         bytes_max=fields.integer("bytes_max", 1, 1 << 30),
     )
-    if spec.channels == 2:
-        fields.problem("input.channels is 2, and must be 1 or 3")
     fields.close()
     return spec
 
@@ -272,16 +319,24 @@ def _label(fields: Fields) -> Label:
 
 
 def _decision(fields: Fields) -> DecisionRule:
-    fields.require("unknown")
-    unknown = fields.optional_table("unknown")
+    for key in ("unknown", "label_set"):
+        fields.require(key)
+    unknown, label_set = fields.optional_table("unknown"), fields.optional_table("label_set")
     rule = DecisionRule(
         temperature_e6=fields.integer("temperature_e6", 1_000, 1_000_000_000),
         accept_at_least_e6=fields.integer("accept_at_least_e6", 0, 1_000_001),
         unknown=None
         if unknown is None
         else Unknown(unknown.choice("method", ("mahalanobis",)), unknown.integer("reject_above_e6", 0, 10**15)),
+        label_set=None
+        if label_set is None
+        else LabelSetRule(
+            label_set.choice("method", ("lac",)),
+            label_set.integer("coverage_e6", 500_000, 999_999),
+            label_set.integer("include_at_least_e6", 0, 1_000_000),
+        ),
     )
-    for read in (unknown, fields):
+    for read in (unknown, label_set, fields):
         if read is not None:
             read.close()
     return rule
@@ -327,5 +382,9 @@ def _check_together(manifest: Manifest, fields: Fields) -> None:
         fields.problem("a distance needs an embedding output")
     if manifest.outputs.logits == manifest.outputs.embedding:
         fields.problem("two outputs have one name")
+    if len({spec.name for spec in manifest.inputs}) != len(manifest.inputs):
+        fields.problem("two inputs have one name")
+    if sum(spec.image is not None for spec in manifest.inputs) > 1:
+        fields.problem("two inputs take images")
     if len({label.name for label in manifest.labels}) != len(manifest.labels):
         fields.problem("two labels have one name")

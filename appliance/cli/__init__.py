@@ -9,6 +9,7 @@ Exit codes, the same for every command:
 3     a bundle, a grant or a trust repository is not good
 4     the audit log is not good, or cannot be written
 5     a call was refused, or the appliance could not be reached
+6     a model that served could not be run any more
 130   stopped by whoever was asked
 ====  =============================================================
 """
@@ -28,11 +29,12 @@ EXITS: tuple[tuple[type[errors.ApplianceError], int], ...] = (
     (errors.BundleError, 3),
     (errors.AuditLogError, 4),
     (errors.AuditUnavailable, 4),
+    (errors.EngineFailed, 6),
     (errors.CallFailed, 5),
     (errors.RequestError, 5),
 )
 
-_COMMANDS = ("init", "enroll", "trust", "models", "serve", "predict", "check", "state", "bundle", "audit", "demo")
+_COMMANDS = ("init", "enroll", "trust", "models", "serve", "top", "predict", "check", "state", "bundle", "audit", "demo")
 
 
 class _Commands(click.Group):
@@ -55,6 +57,7 @@ def group() -> None:
     \b
     Exit codes: 0 done · 1 our mistake · 2 command line, file, configuration, keys or state
                 3 bundle, grant or trust not good · 4 audit log not good · 5 call refused or appliance not reached
+                6 a model could not be run any more
     """
 
 

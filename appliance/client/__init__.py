@@ -5,7 +5,7 @@ with Client.from_files("appliance.hospital:8443", ca, certificate, key) as clien
     if answer.results[0].decision == ACCEPT: ...
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,14 +13,16 @@ from typing import Any
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from appliance.errors import CODE_KEY, CallFailed, ConfigError
+from appliance.errors import CODE_KEY, RETRY_KEY, CallFailed, ConfigError
 from appliance.v1 import administration_pb2 as admin
 from appliance.v1 import administration_pb2_grpc, classification_pb2, classification_pb2_grpc
-from appliance.v1.classification_pb2 import ABSTAIN, ACCEPT, OUT_OF_DISTRIBUTION
+from appliance.v1.classification_pb2 import ABSTAIN, ACCEPT, OUT_OF_DISTRIBUTION, ROUTINE, STAT, ClassifyRequest
 
-__all__ = ["ABSTAIN", "ACCEPT", "OUT_OF_DISTRIBUTION", "CallFailed", "Client"]
+__all__ = ["ABSTAIN", "ACCEPT", "OUT_OF_DISTRIBUTION", "ROUTINE", "STAT", "CallFailed", "ClassifyRequest", "Client"]
 
 MESSAGE_BYTES_MAX = 64 << 20
 PIECE_BYTES = 1 << 20
@@ -56,14 +58,41 @@ class Client:
         return cls(grpc.insecure_channel(f"unix:{path.absolute()}"))
 
     def classify(
-        self, model: str, images: Sequence[bytes], *, version: int = 0, client_reference: str = ""
+        self,
+        model: str,
+        images: Sequence[bytes],
+        *,
+        version: int = 0,
+        client_reference: str = "",
+        urgent: bool = False,
+        receipt: bool = False,
     ) -> classification_pb2.ClassifyResponse:
-        """Classifies whole PNG or JPEG files; version 0 is the active one."""
+        """Classifies whole PNG or JPEG files; version 0 is the active one. An urgent study goes before routine ones.
+
+        With ``receipt`` the answer carries a proof that it is in the audit log.
+        """
         request = classification_pb2.ClassifyRequest(
-            model=model, version=version, images=images, client_reference=client_reference
+            model=model,
+            version=version,
+            images=images,
+            client_reference=client_reference,
+            priority=STAT if urgent else ROUTINE,
+            receipt=receipt,
         )
         response: classification_pb2.ClassifyResponse = self._call(self._classification.Classify, request)
         return response
+
+    def classify_stream(
+        self, requests: Iterable[classification_pb2.ClassifyRequest], *, timeout_s: float | None = None
+    ) -> Iterator[classification_pb2.ClassifyStreamResponse]:
+        """Classifies many studies over one call; each answer or error has its request's ``number``, counted from 0.
+
+        Answers come as they are ready. The appliance reads on as it answers, so ``requests`` may be without end.
+        """
+        try:
+            yield from self._classification.ClassifyStream(iter(requests), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _failure(error) from error
 
     def list_models(self) -> admin.ListModelsResponse:
         """The models that serve; needs the role ``administer``, as all that follows."""
@@ -136,11 +165,24 @@ def _answer(method: Callable[..., Any], request: object, timeout_s: float) -> An
     try:
         return method(request, timeout=timeout_s)
     except grpc.RpcError as error:
-        reason = next((str(m.value) for m in error.trailing_metadata() or () if m.key == CODE_KEY), "")
-        sentence = error.details() or ""
-        if sentence.startswith("failed to connect"):  # gRPC's own words, which name its sources
-            sentence = "The appliance cannot be reached at this address, or TLS is refused."
-        raise CallFailed(error.code().name, sentence, reason) from error
+        raise _failure(error) from error
+
+
+def _failure(error: grpc.RpcError) -> CallFailed:
+    trailers = {m.key: m.value for m in error.trailing_metadata() or ()}
+    sentence = error.details() or ""
+    if sentence.startswith("failed to connect"):  # gRPC's own words, which name its sources
+        sentence = "The appliance cannot be reached at this address, or TLS is refused."
+    return CallFailed(error.code().name, sentence, str(trailers.get(CODE_KEY, "")), _retry_s(trailers.get(RETRY_KEY, b"")))
+
+
+def _retry_s(details: bytes) -> float | None:
+    """When to try again, of a google.rpc.Status that says so."""
+    retry = RetryInfo()
+    for detail in Status.FromString(details).details:
+        if detail.Unpack(retry):
+            return float(retry.retry_delay.ToNanoseconds() / 1e9)
+    return None
 
 
 def _pieces(bundle: Path, grant: bytes) -> Iterator[admin.InstallModelRequest]:

@@ -1,22 +1,26 @@
-"""Runs what waits, together: the asyncio shell around the queue.
+"""Runs what waits, together: threads around the queue, callers in an event loop in front of it.
 
-Work-conserving and without a timer: a batch is what has queued when a worker becomes free. Each caller's rows come back by
-their slot in the batch, through a future that only this caller holds, so a neighbour who gives up touches nobody.
+Work-conserving and without a timer: a batch is what has queued when a worker becomes free. A worker takes its next batch
+itself, so a session never waits for the event loop. Each caller's rows come back by their slot in the batch, into a job
+that only this caller holds, so a neighbour who gives up touches nobody.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Protocol
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.engine.queue import Queue, Ticket
+from appliance.engine.pace import Pace
+from appliance.engine.queue import Piece, Priority, Queue, Ticket
 from appliance.errors import DeadlinePassed, InferenceFailed, NotReady
-from appliance.model.inputs import Images
+from appliance.model.inputs import Rows
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +36,22 @@ class Outputs:
         embedding = None if self.embedding is None else self.embedding[start:stop]
         return Outputs(self.logits[start:stop], embedding)
 
+    @classmethod
+    def join(cls, pieces: Sequence["Outputs"]) -> "Outputs":
+        if len(pieces) == 1:
+            return pieces[0]
+        embeddings = [piece.embedding for piece in pieces if piece.embedding is not None]
+        return cls(np.concatenate([piece.logits for piece in pieces]), np.concatenate(embeddings) if embeddings else None)
+
 
 class Runner(Protocol):
-    """Runs a graph on uint8 ``[N, height, width, channels]``. Blocks; called from a thread, perhaps from several at once."""
+    """A graph that can be run from a thread, perhaps from several at once. Both methods block."""
 
-    def run(self, images: Images) -> Outputs: ...
+    def run(self, rows: Rows) -> Outputs:
+        """Runs 1 to ``rows_max`` rows."""
+
+    def probe(self) -> None:
+        """Runs something that is known to work. Raises where nothing works any more."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,22 +63,82 @@ class Ran:
     run_s: float
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Done:
+    """One piece of a job that was run: its place, its rows and when."""
+
+    start: int
+    outputs: Outputs
+    started: float
+    ended: float
+
+
 @dataclass(eq=False, slots=True)
 class _Job:
-    images: Images
+    rows: Rows
     future: "asyncio.Future[Ran]"
     arrived: float
+    done: list[_Done] = field(default_factory=list)
+
+    def settle(self, result: _Done | Exception) -> None:
+        """Takes what became of a piece. Called in the event loop alone: two workers may run two pieces at once."""
+        if self.future.done():  # its caller gave up, or another piece failed
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+            return
+        self.done.append(result)
+        if sum(len(piece.outputs.logits) for piece in self.done) < len(self.rows[0]):
+            return
+        self.done.sort(key=lambda piece: piece.start)
+        started, ended = min(piece.started for piece in self.done), max(piece.ended for piece in self.done)
+        outputs = Outputs.join([piece.outputs for piece in self.done])
+        self.future.set_result(Ran(outputs, started - self.arrived, ended - started))
+
+
+@dataclass(eq=False, slots=True)
+class Tally:
+    """What was run, for a protocol that asks: batches of each size, and the nanoseconds they took."""
+
+    batches: dict[int, int] = field(default_factory=dict)
+    nanoseconds: dict[int, int] = field(default_factory=dict)
+
+    def count(self, rows: int, seconds: float) -> None:
+        self.batches[rows] = self.batches.get(rows, 0) + 1
+        self.nanoseconds[rows] = self.nanoseconds.get(rows, 0) + round(seconds * 1e9)
 
 
 class Batcher:
-    """The batches of one model. Start it inside a running event loop."""
+    """The batches of one model. Start it inside a running event loop.
 
-    def __init__(self, runner: Runner, queue: "Queue[_Job]", executor: Executor, *, rows_max: int, workers: int) -> None:
-        self._runner, self._queue, self._executor, self._rows_max = runner, queue, executor, rows_max
-        self._loop = asyncio.get_running_loop()
-        self._closed = False
-        self._wake = asyncio.Event()
-        self._workers = [self._loop.create_task(self._work()) for _ in range(workers)]
+    ``slots`` makes one worker's buffers, an array for each input, a batch long. ``on_batch`` hears of each batch's rows, and
+    ``on_broken`` when the runner fails at what it is known to do: after certain errors of a GPU nothing works in this
+    process. Both are called in a worker's thread.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        queue: "Queue[_Job]",
+        pace: Pace,
+        slots: Callable[[], Rows],
+        *,
+        workers: int,
+        name: str = "model",
+        clock: Callable[[], float] = monotonic,
+        on_batch: Callable[[int], None] = lambda rows: None,
+        on_broken: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._runner, self._queue, self._pace, self._clock = runner, queue, pace, clock
+        self._on_batch, self._on_broken, self._loop = on_batch, on_broken, asyncio.get_running_loop()
+        self._wake = threading.Condition()
+        self._closed, self.broken = False, False
+        self.tally = Tally()
+        self._threads = [
+            threading.Thread(target=self._work, args=(slots(),), name=f"run-{name}-{i}", daemon=True) for i in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def queue_rows(self) -> int:
@@ -73,68 +148,110 @@ class Batcher:
     def queue_bytes(self) -> int:
         return self._queue.bytes
 
-    async def submit(self, images: Images, deadline: float | None) -> Ran:
-        """Runs 1..rows_max rows. ``deadline`` is a time of the event loop's clock.
+    async def submit(self, rows: Rows, deadline: float | None, priority: Priority = Priority.ROUTINE) -> Ran:
+        """Runs some rows; more than a batch holds are run in several. ``deadline`` is a time of the batcher's clock.
 
         Raises:
-            Overloaded, DeadlinePassed, InferenceFailed, NotReady
+            QueueFull, DeadlinePassed, DeadlineUnreachable, InferenceFailed, NotReady
         """
-        if self._closed:
-            raise NotReady("The appliance is stopping.")
-        now = self._loop.time()
-        job = _Job(images, self._loop.create_future(), now)
-        ticket = Ticket(len(images), images.nbytes, deadline, job)
-        self._queue.admit(ticket, now)
-        self._wake.set()
+        now = self._clock()
+        job = _Job(rows, self._loop.create_future(), now)
+        ticket = Ticket(len(rows[0]), sum(array.nbytes for array in rows), deadline, job, priority)
+        with self._wake:
+            if self._closed or self.broken:
+                raise NotReady("The model has stopped.")
+            self._queue.admit(ticket, now)
+            self._wake.notify()
         try:
             return await job.future
         finally:
-            self._queue.cancel(ticket)
+            with self._wake:
+                self._queue.cancel(ticket)
 
     async def drain(self) -> None:
-        """Answers what was accepted, and ends, the executor too."""
-        self._closed = True
-        self._wake.set()
-        await asyncio.gather(*self._workers)
-        self._executor.shutdown(wait=False)
+        """Answers what was accepted, and ends."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
 
-    async def _work(self) -> None:
-        while True:
-            batch, late = self._queue.take(self._rows_max, self._loop.time())
-            for ticket in late:
-                _settle(ticket.content.future, DeadlinePassed("The deadline passed while the request waited."))
-            if batch:
-                await self._run([ticket.content for ticket in batch])
-            elif not late:
-                if self._closed:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
+    # --- a worker's thread -------------------------------------------------------------------------------------------
 
-    async def _run(self, jobs: Sequence[_Job]) -> None:
-        started = self._loop.time()
+    def _work(self, slots: Rows) -> None:
+        while (batch := self._next()) is not None:
+            self._run(batch, slots)
+
+    def _next(self) -> "list[Piece[_Job]] | None":
+        """The next batch, when there is one; None at the end."""
+        with self._wake:
+            while True:
+                batch, late = self._queue.take(self._clock())
+                if late:
+                    error = DeadlinePassed("The deadline passed while the request waited.")
+                    self._settle([(ticket.content, error) for ticket in late])
+                if batch:
+                    return batch
+                if self._closed or self.broken:
+                    return None
+                self._wake.wait()
+
+    def _run(self, batch: "list[Piece[_Job]]", slots: Rows) -> None:
+        started = self._clock()
+        jobs = [piece.ticket.content for piece in batch]
         try:
-            images = jobs[0].images if len(jobs) == 1 else np.concatenate([job.images for job in jobs])
-            outputs = await self._loop.run_in_executor(self._executor, self._runner.run, images)
-            if len(outputs.logits) != len(images):  # else a caller's slot would hold another's rows
+            batched = _gather(batch, slots)
+            outputs = self._runner.run(batched)
+            if len(outputs.logits) != len(batched[0]):  # else a caller's slot would hold another's rows
                 raise RuntimeError("the graph did not answer row for row")
         except Exception:  # whatever the runtime raised, these callers are told, and the next batch runs
             log.exception("a batch failed")
-            for job in jobs:
-                _settle(job.future, InferenceFailed("The model could not be run on this request."))
+            self._settle([(job, InferenceFailed("The model could not be run on this request.")) for job in jobs])
+            self._probe()
             return
-        run_s = self._loop.time() - started
-        slot = 0
-        for job in jobs:
-            rows = outputs.rows(slot, slot + len(job.images))
-            slot += len(job.images)
-            _settle(job.future, Ran(rows, started - job.arrived, run_s))
+        ended = self._clock()
+        seconds = ended - started
+        self._pace.observe(len(batched[0]), seconds)
+        self.tally.count(len(batched[0]), seconds)
+        self._on_batch(len(batched[0]))
+        slot, done = 0, list[tuple[_Job, _Done]]()
+        for piece, job in zip(batch, jobs, strict=True):
+            rows = piece.stop - piece.start
+            done.append((job, _Done(piece.start, outputs.rows(slot, slot + rows), started, ended)))
+            slot += rows
+        self._settle(done)
+
+    def _probe(self) -> None:
+        try:
+            self._runner.probe()
+        except Exception:  # nothing works any more: nobody is to wait for it
+            log.exception("the model cannot be run any more")
+            with self._wake:
+                self.broken = True
+                waiting = self._queue.clear()
+                self._wake.notify_all()
+            self._settle([(ticket.content, NotReady("The model has stopped.")) for ticket in waiting])
+            self._on_broken()
+
+    def _settle(self, results: "Sequence[tuple[_Job, _Done | Exception]]") -> None:
+        """Wakes callers, in their event loop, at once."""
+
+        def settle() -> None:
+            for job, result in results:
+                job.settle(result)
+
+        with suppress(RuntimeError):  # the loop is gone: so are those who waited
+            self._loop.call_soon_threadsafe(settle)
 
 
-def _settle(future: "asyncio.Future[Ran]", result: Ran | Exception) -> None:
-    if future.done():  # its caller gave up
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+def _gather(batch: Sequence[Piece[Any]], slots: Rows) -> Rows:
+    """The batch's rows: one piece as it lies, several copied straight into their slots."""
+    if len(batch) == 1:
+        piece = batch[0]
+        return tuple(array[piece.start : piece.stop] for array in piece.ticket.content.rows)
+    slot = 0
+    for piece in batch:
+        for buffer, array in zip(slots, piece.ticket.content.rows, strict=True):
+            buffer[slot : slot + piece.stop - piece.start] = array[piece.start : piece.stop]
+        slot += piece.stop - piece.start
+    return tuple(buffer[:slot] for buffer in slots)

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 
 import onnx
 
-from appliance.bundle.manifest import Manifest
+from appliance.bundle.manifest import DATATYPES, Manifest
 from appliance.bundle.opening import Buffer
 from appliance.errors import RefusedGraph
 
 WEIGHTS = "weights"
+_ONNX = {"FP16": "FLOAT16", "FP32": "FLOAT", "FP64": "DOUBLE"}
 NODES_MAX = 100_000
+# ONNX's number for each datatype of the manifest.
+_ELEMENTS = {name: onnx.TensorProto.DataType.Value(_ONNX.get(name, name)) for name in DATATYPES}
 _DOMAINS = ("", "ai.onnx")
 _EXTERNAL_KEYS = {"location", "offset", "length"}
 
@@ -82,9 +85,8 @@ def _check_interface(graph: onnx.GraphProto, manifest: Manifest) -> None:
     initial = {tensor.name for tensor in graph.initializer}
     inputs = {value.name: _signature(value) for value in graph.input if value.name not in initial}
     outputs = {value.name: _signature(value) for value in graph.output}
-    spec = manifest.input
-    if inputs != {spec.name: (onnx.TensorProto.UINT8, (None, spec.height, spec.width, spec.channels))}:
-        raise RefusedGraph("The graph's input is not what the manifest says.")
+    if inputs != {spec.name: (_ELEMENTS[spec.datatype], (None, *spec.shape)) for spec in manifest.inputs}:
+        raise RefusedGraph("The graph's inputs are not what the manifest says.")
     wanted: dict[str, tuple[int, tuple[int | None, ...]]] = {
         manifest.outputs.logits: (onnx.TensorProto.FLOAT, (None, len(manifest.labels)))
     }

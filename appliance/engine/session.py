@@ -4,6 +4,12 @@ A session is made from memory alone, on exactly the provider that was asked for,
 """
 
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -12,10 +18,30 @@ from appliance.bundle.manifest import Manifest
 from appliance.bundle.opening import Buffer
 from appliance.engine.batcher import Outputs
 from appliance.engine.graph import WEIGHTS
+from appliance.engine.pace import bucket, buckets
 from appliance.errors import ConfigError, RefusedGraph
-from appliance.model.inputs import Images
+from appliance.model.inputs import DTYPES, Rows
 
 _CUDA = "CUDAExecutionProvider"
+# On CUDA: nothing is searched for at run time, so that a shape costs the same each time, and memory grows by what is asked.
+_OPTIONS = {_CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}}
+WARM_S_MAX = 1.0  # on a processor, sizes that are not measured by then are not used
+RUNS_S_MAX, RUNS_MAX = 0.05, 5  # for one size
+TOGETHER_S = 0.25
+# What a larger batch, a second batch at once, and single-threaded batches must bring: each costs a single row's latency.
+BETTER_BATCH, BETTER_PAIR, BETTER_NARROW = 1.03, 1.03, 1.10
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What the site gives a model: providers in order of preference, threads in all, and batches at once.
+
+    ``workers`` 0 means whichever is faster here: one batch or two on all threads, or a batch on each.
+    """
+
+    providers: tuple[str, ...]
+    threads: int
+    workers: int = 0
 
 
 def require_telemetry_off() -> None:
@@ -24,19 +50,52 @@ def require_telemetry_off() -> None:
         raise ConfigError("ONNX Runtime's telemetry is not switched off in this process")
 
 
-def open_session(manifest: Manifest, graph: Buffer, weights: Buffer, providers: tuple[str, ...], threads: int) -> "Session":
-    """A session on the first provider that the site asks for and the manifest allows.
+def open_session(
+    manifest: Manifest, graph: Buffer, weights: Buffer, hardware: Hardware, workers_max: int | None = None
+) -> "Session":
+    """A warm session on the first provider that the site asks for and the manifest allows.
+
+    How many batches run at once, on how many threads each, is measured. ``workers_max`` is the grant's limit.
 
     Raises:
         ConfigError: this machine has no such provider.
-        RefusedGraph: the runtime does not take the graph, or fell back to another provider.
+        RefusedGraph: the runtime does not take the graph, cannot run it, or fell back to another provider.
     """
     require_telemetry_off()
-    wanted = next((name for name in providers if name in manifest.runtime.providers), None)
-    if wanted is None or wanted not in ort.get_available_providers():
+    provider = next((name for name in hardware.providers if name in manifest.runtime.providers), None)
+    if provider is None or provider not in ort.get_available_providers():
         raise ConfigError("none of engine.providers is both on this machine and allowed by the model's manifest")
     if _release(ort.__version__) < _release(manifest.runtime.onnxruntime_min):
         raise RefusedGraph("The model was proved with a later release of the runtime than this one.")
+
+    def opened(threads: int) -> Session:
+        return Session(_inner(provider, graph, weights, threads), manifest, provider)
+
+    session = opened(max(1, hardware.threads // max(1, hardware.workers)))
+    session.warm()
+    if provider == _CUDA or hardware.workers or hardware.threads == 1 or workers_max == 1:
+        session.workers = min(hardware.workers or 1, workers_max or hardware.workers or 1)
+        return session
+    best = session.rows_per_s(1)
+    if (pair := session.rows_per_s(2)) > best * BETTER_PAIR:
+        best, session.workers = pair, 2
+    if workers_max is not None and workers_max < hardware.threads:
+        return session
+    wide = session.measured
+    del session  # one at a time: each is as large as the model
+    session = opened(1)
+    session.warm()
+    if session.rows_per_s(hardware.threads) > best * BETTER_NARROW:
+        session.workers = hardware.threads
+        return session
+    del session
+    session = opened(hardware.threads)
+    session.measured = wide
+    session.probe()
+    return session
+
+
+def _inner(provider: str, graph: Buffer, weights: Buffer, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -49,21 +108,31 @@ def open_session(manifest: Manifest, graph: Buffer, weights: Buffer, providers: 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if weights:
         options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
+    providers = [(provider, _OPTIONS.get(provider, {}))]
     try:
-        inner = ort.InferenceSession(bytes(graph), sess_options=options, providers=[wanted])
+        inner = ort.InferenceSession(bytes(graph), sess_options=options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         raise RefusedGraph("The runtime does not take the graph.") from error
-    if inner.get_providers()[0] != wanted:
+    if inner.get_providers()[0] != provider:
         raise RefusedGraph("The runtime fell back to another provider than the one that was asked for.")
-    return Session(inner, manifest, wanted)
+    return inner
+
+
+@dataclass(slots=True)
+class Measured:
+    """What this machine does with a model: ``seconds`` of a batch of each size; ``batch_rows`` is the size that pays."""
+
+    seconds: dict[int, float] = field(default_factory=dict)
+    batch_rows: int = 1
+    workers: int = 1
 
 
 class Session:
-    """A graph that can be run. ``provider`` is where it really runs."""
+    """A graph that can be run, by ``workers`` threads at once. ``provider`` is where it really runs."""
 
     def __init__(self, inner: ort.InferenceSession, manifest: Manifest, provider: str) -> None:
-        self.provider = provider
-        self._inner, self._input = inner, manifest.input
+        self.provider, self.measured = provider, Measured(batch_rows=manifest.runtime.rows_max)
+        self._inner, self._inputs = inner, manifest.inputs
         self._rows_max = manifest.runtime.rows_max
         self._outputs = [manifest.outputs.logits]
         if manifest.outputs.embedding is not None:
@@ -71,30 +140,95 @@ class Session:
         # On CUDA a shape seen for the first time costs 300 to 1,300 ms, so batches are padded to a few sizes, all warmed.
         self._pads = provider == _CUDA
 
-    def run(self, images: Images) -> Outputs:
-        """Runs uint8 ``[N, height, width, channels]``, 1 ≤ N ≤ rows_max."""
-        rows = len(images)
-        if self._pads and (missing := bucket(rows, self._rows_max) - rows):
-            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
-        found = self._inner.run(self._outputs, {self._input.name: images})
-        return Outputs(found[0], found[1] if len(found) > 1 else None).rows(0, rows)
+    @property
+    def workers(self) -> int:
+        return self.measured.workers
+
+    @workers.setter
+    def workers(self, workers: int) -> None:
+        self.measured.workers = workers
+
+    @property
+    def batch_rows(self) -> int:
+        """The most rows that are worth running together here."""
+        return self.measured.batch_rows
+
+    def rows(self, count: int) -> Rows:
+        """Zeroed rows for every input; for a batch's slots, too."""
+        return tuple(np.zeros((count, *spec.shape), DTYPES[spec.datatype]) for spec in self._inputs)
+
+    def slots(self) -> Rows:
+        """Room for a full batch."""
+        return self.rows(self.batch_rows)
+
+    def run(self, rows: Rows) -> Outputs:
+        """Runs N rows, an array for each input in the manifest's order, 1 ≤ N ≤ rows_max."""
+        count = len(rows[0])
+        if self._pads and (missing := bucket(count, self._rows_max) - count):
+            rows = tuple(np.concatenate(pair) for pair in zip(rows, self.rows(missing), strict=True))
+        found = self._run(rows)
+        return Outputs(found[0], found[1] if len(found) > 1 else None).rows(0, count)
+
+    def _run(self, rows: Rows) -> Sequence[Any]:
+        named = zip((spec.name for spec in self._inputs), rows, strict=True)
+        if not self._pads:
+            found: Sequence[Any] = self._inner.run(self._outputs, dict(named))
+            return found
+        # The runtime allocates the outputs in memory that the GPU can write to, and the copies are made in its own stream.
+        binding = self._inner.io_binding()
+        for name, array in named:
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in self._outputs:
+            binding.bind_output(name, "cpu")
+        self._inner.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu())
+
+    def probe(self) -> None:
+        """Runs one row of zeros, as it was warmed."""
+        self.run(self.rows(1))
 
     def warm(self) -> None:
-        """Runs every batch size that will be met, so that no caller pays for the first. Raises RefusedGraph."""
-        shape = (self._input.height, self._input.width, self._input.channels)
-        sizes = (
-            {bucket(rows, self._rows_max) for rows in range(1, self._rows_max + 1)} if self._pads else {1, self._rows_max}
-        )
-        for rows in sorted(sizes):
-            try:
-                self.run(np.zeros((rows, *shape), np.uint8))
-            except Exception as error:  # as in open_session
-                raise RefusedGraph("The runtime cannot run the graph.") from error
+        """Runs every batch size that will be met and measures it, so that no caller pays for the first.
 
+        Raises:
+            RefusedGraph: it cannot be run.
+        """
+        began, seconds = perf_counter(), dict[int, float]()
+        try:
+            for size in buckets(self._rows_max):
+                if seconds and not self._pads and perf_counter() - began > WARM_S_MAX:
+                    break
+                seconds[size] = self._seconds(self.rows(size))
+        except Exception as error:  # as in open_session
+            raise RefusedGraph("The runtime cannot run the graph.") from error
+        best = max(size / taken for size, taken in seconds.items())
+        worth = min(size for size, taken in seconds.items() if size / taken * BETTER_BATCH >= best)
+        self.measured = Measured(seconds, worth)
 
-def bucket(rows: int, rows_max: int) -> int:
-    """The batch size that ``rows`` are padded to: the next power of two, at most ``rows_max``."""
-    return min(1 << (rows - 1).bit_length(), rows_max)
+    def _seconds(self, rows: Rows) -> float:
+        """The median of some runs, without the first."""
+        self.run(rows)
+        taken, began = list[float](), perf_counter()
+        while not taken or (len(taken) < RUNS_MAX and perf_counter() - began < RUNS_S_MAX):
+            started = perf_counter()
+            self.run(rows)
+            taken.append(perf_counter() - started)
+        return median(taken)
+
+    def rows_per_s(self, workers: int) -> float:
+        """What so many threads do at once with full batches."""
+
+        def work(began: float) -> int:
+            rows, runs = self.slots(), 0
+            while not runs or perf_counter() - began < TOGETHER_S:
+                self.run(rows)
+                runs += 1
+            return runs
+
+        with ThreadPoolExecutor(workers) as pool:
+            began = perf_counter()
+            runs = sum(pool.map(work, [began] * workers))
+            return runs * self.batch_rows / (perf_counter() - began)
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -30,13 +30,17 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What a batch of N outputs means. ``distance`` is None for a model without a reference."""
+    """What a batch of N outputs means. ``distance`` is None for a model without a reference.
+
+    ``label_sets``, bool ``[N, classes]``, are the labels that are not ruled out; None for a model without a rule for them.
+    """
 
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float64]
     top: NDArray[np.int64]
     distance: NDArray[np.float64] | None
     decisions: tuple[Decision, ...]
+    label_sets: NDArray[np.bool_] | None
 
     @property
     def confidence(self) -> NDArray[np.float64]:
@@ -71,4 +75,13 @@ class Judge:
             Decision.OUT_OF_DISTRIBUTION if u else Decision.ACCEPT if s else Decision.ABSTAIN
             for u, s in zip(unknown, sure, strict=True)
         )
-        return Judgement(logits, calibrated, calibrated.argmax(axis=1), distance, decisions)
+        top = calibrated.argmax(axis=1)
+        return Judgement(logits, calibrated, top, distance, decisions, self._label_sets(calibrated, top))
+
+    def _label_sets(self, calibrated: NDArray[np.float64], top: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Least ambiguous sets (Sadinle et al. 2019): every label that is likely enough, and the top one in any case."""
+        if self.rule.label_set is None:
+            return None
+        sets = calibrated >= self.rule.label_set.include_at_least_e6 / E6
+        sets[np.arange(len(top)), top] = True
+        return sets

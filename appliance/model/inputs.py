@@ -1,54 +1,132 @@
-"""From a caller's bytes to the graph's input: uint8 ``[N, height, width, channels]`` (bundle-format section 4.1)."""
+"""From a caller's bytes to what the graph takes: one array for each input, its first dimension the rows.
+
+An input that takes images (bundle-format section 4.1) has three forms under one name: ``UINT8`` pixels, which the graph
+itself takes; whole PNG or JPEG files; and ``FP32`` holding the same pixels, 0 to 255. Pixels that somebody normalised
+already are refused: the graph does that, and twice is wrong without anybody noticing.
+"""
 
 import io
 from collections.abc import Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from appliance.bundle.manifest import InputSpec
+from appliance.bundle.manifest import ImageSpec, InputSpec
 from appliance.errors import InvalidInput
 
 Images: TypeAlias = NDArray[np.uint8]
+Rows: TypeAlias = tuple[NDArray[Any], ...]
 
 FORMATS = ("PNG", "JPEG")
-_PNG_END = b"IEND\xaeB`\x82"
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+# Little-endian, as the protocol's raw contents are.
+DTYPES = {
+    "BOOL": np.dtype("?"),
+    **{f"{kind}{8 * size}": np.dtype(f"<{kind[0].lower()}{size}") for kind in ("UINT", "INT") for size in (1, 2, 4, 8)},
+    **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
+}
+_PNG_END = b"IEND\xaeB`\x82"
 
 
-def decode(spec: InputSpec, encoded: Sequence[bytes]) -> Images:
-    """Encoded images as the graph's input.
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Whole PNG or JPEG files."""
+
+    images: Sequence[bytes | memoryview]
+
+    @property
+    def rows(self) -> int:
+        return len(self.images)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(map(len, self.images))
+
+    def row(self, i: int) -> bytes | memoryview:
+        """A row's bytes as received."""
+        return self.images[i]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A tensor's bytes, little-endian and row-major; the first dimension of ``shape`` is that of the rows."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+    def row(self, i: int) -> memoryview:
+        """A row's bytes as received, of a tensor whose length fits its shape."""
+        size = len(self.data) // self.rows
+        return memoryview(self.data)[i * size : (i + 1) * size]
+
+
+Content: TypeAlias = Encoded | Raw
+
+
+def read(spec: InputSpec, content: Content) -> NDArray[Any]:
+    """One input's array, ``[rows, *spec.shape]``; a view of the caller's bytes where they are what the graph takes.
 
     Raises:
-        InvalidInput: an image is over a limit, of another format, truncated, or of a pixel mode we refuse; the message
-            gives its position, counted from 0.
+        InvalidInput: not of the datatype, the shape or the length; an image that cannot be used.
     """
-    rows = np.empty((len(encoded), spec.height, spec.width, spec.channels), np.uint8)
+    if isinstance(content, Encoded):
+        return decode(spec, content.images)
+    pixels = spec.image is not None and content.datatype == "FP32"
+    if content.datatype != spec.datatype and not pixels:
+        also = ", or BYTES holding encoded images" if spec.image else ""
+        raise InvalidInput(f"The input {spec.name} has the datatype {spec.datatype}{also}.")
+    if content.shape[1:] != spec.shape or content.rows < 1:
+        raise InvalidInput(f"The input {spec.name} must have the shape [{', '.join(('rows', *map(str, spec.shape)))}].")
+    dtype = DTYPES[content.datatype]
+    if content.nbytes != content.rows * spec.row_bytes // DTYPES[spec.datatype].itemsize * dtype.itemsize:
+        raise InvalidInput(f"The bytes of the input {spec.name} are not as many as its shape says.")
+    if content.datatype == "BOOL" and np.frombuffer(content.data, np.uint8).max(initial=0) > 1:
+        raise InvalidInput(f"The input {spec.name} holds a byte that is neither 0 nor 1.")
+    array = np.frombuffer(content.data, dtype).reshape(content.shape)
+    return _pixels(spec, array) if pixels else array
+
+
+def decode(spec: InputSpec, encoded: Sequence[bytes | memoryview]) -> Images:
+    """Encoded images as uint8 ``[N, height, width, channels]``.
+
+    Raises:
+        InvalidInput: the input takes none; an image is over a limit, of another format, truncated, or of a pixel mode we
+            refuse; the message gives its position, counted from 0.
+    """
+    if spec.image is None:
+        raise InvalidInput(f"The input {spec.name} has the datatype {spec.datatype}, and takes no images.")
+    rows = np.empty((len(encoded), *spec.shape), np.uint8)
     for i, data in enumerate(encoded):
         try:
-            rows[i] = _decode_one(spec, data)
+            rows[i] = _decode_one(spec.shape, spec.image, data)
         except InvalidInput as error:
             raise InvalidInput(f"Image {i}: {error}") from error
     return rows
 
 
-def view(spec: InputSpec, raw: bytes | memoryview, shape: Sequence[int]) -> Images:
-    """Raw pixels as the graph's input, without copying.
-
-    Raises:
-        InvalidInput: the shape is not the model's, or the bytes are not as many as the shape says.
-    """
-    wanted = (spec.height, spec.width, spec.channels)
-    if tuple(shape[1:]) != wanted or shape[0] < 0:
-        raise InvalidInput(f"The input's shape must be [rows, {', '.join(map(str, wanted))}].")
-    if len(raw) != shape[0] * spec.row_bytes:
-        raise InvalidInput("The input's bytes are not as many as its shape says.")
-    return np.frombuffer(raw, np.uint8).reshape(shape)
+def _pixels(spec: InputSpec, array: NDArray[np.float32]) -> Images:
+    with np.errstate(invalid="ignore"):  # a NaN becomes some pixel, which it then does not equal
+        pixels = array.astype(np.uint8)
+    if not np.array_equal(pixels, array):
+        raise InvalidInput(
+            f"FP32 in the input {spec.name} must be whole pixels, 0 to 255: the model normalises them itself."
+        )
+    return pixels
 
 
-def _decode_one(spec: InputSpec, data: bytes) -> Images:
+def _decode_one(shape: tuple[int, ...], spec: ImageSpec, data: bytes | memoryview) -> Images:
     if len(data) > spec.bytes_max:
         raise InvalidInput(f"it has more than {spec.bytes_max} bytes.")
     try:
@@ -59,10 +137,13 @@ def _decode_one(spec: InputSpec, data: bytes) -> Images:
                 raise InvalidInput(f"its pixel mode is not one of {', '.join(MODES)}.")
             if any(";16" in str(tile.args) for tile in image.tile):  # Pillow would drop the low bytes of 16-bit colour
                 raise InvalidInput("its pixels have 16 bits a channel.")
+            if spec.decode == "draft":
+                # Sides that are still at least as long as the input's longer one, whichever way up the image is.
+                image.draft(image.mode, (max(shape[:2]),) * 2)
             image.load()
-            if image.format == "PNG" and _PNG_END not in data:  # Pillow takes one whose pixels alone are whole
+            if image.format == "PNG" and _PNG_END not in bytes(data):  # Pillow takes one whose pixels alone are whole
                 raise InvalidInput("it is cut off.")
-            return _prepare(spec, image)
+            return _prepare(shape, spec, image)
     except InvalidInput:
         raise
     except Image.DecompressionBombError:
@@ -71,16 +152,17 @@ def _decode_one(spec: InputSpec, data: bytes) -> Images:
         raise InvalidInput("it is not a whole PNG or JPEG image.") from error
 
 
-def _prepare(spec: InputSpec, image: Image.Image) -> Images:
+def _prepare(shape: tuple[int, ...], spec: ImageSpec, image: Image.Image) -> Images:
+    height, width, channels = shape
     upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    pixels = upright.convert("L" if spec.channels == 1 else "RGB")
-    size = (spec.width, spec.height)
+    pixels = upright.convert("L" if channels == 1 else "RGB")
+    size = (width, height)
     if pixels.size != size:
         if spec.resize == "crop":
             pixels = ImageOps.fit(pixels, size, Image.Resampling.BILINEAR)
         else:
             pixels = pixels.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(pixels, np.uint8).reshape(spec.height, spec.width, spec.channels)
+    return np.asarray(pixels, np.uint8).reshape(shape)

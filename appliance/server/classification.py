@@ -1,15 +1,19 @@
 """``appliance.v1.Classification``: encoded images in; labels, probabilities and a decision out."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 from appliance.bundle.manifest import Label
+from appliance.engine.queue import Priority
 from appliance.model.decision import Decision
-from appliance.predict import Call, Desk, Encoded, Prediction, Request, predict
-from appliance.server.status import Context, answer
+from appliance.model.inputs import Encoded
+from appliance.predict import Call, Desk, Prediction, Request, predict
+from appliance.server.status import Context, answer, new_call, refusal
 from appliance.v1 import classification_pb2 as pb
 from appliance.v1.classification_pb2_grpc import ClassificationServicer
 
-METHOD = "/appliance.v1.Classification/Classify"
+SERVICE = "/appliance.v1.Classification/"
+UNDER_WAY_MAX = 32  # requests of one stream
 _DECISIONS = {
     Decision.ACCEPT: pb.ACCEPT,
     Decision.ABSTAIN: pb.ABSTAIN,
@@ -24,13 +28,51 @@ class Classification(ClassificationServicer):
     async def Classify(  # noqa: N802  the protocol's name
         self, request: pb.ClassifyRequest, context: Context
     ) -> pb.ClassifyResponse:
-        async def work(call: Call) -> pb.ClassifyResponse:
-            prediction = await predict(
-                self._desk, call, lambda: Request(request.model, request.version, Encoded(request.images))
-            )
-            return _response(prediction, call.request_id)
+        return await answer(
+            context, f"{SERVICE}Classify", lambda call: self._classify(request, call), request.client_reference
+        )
 
-        return await answer(context, METHOD, work, request.client_reference)
+    async def ClassifyStream(  # noqa: N802
+        self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
+    ) -> None:
+        """Each request is a call of its own. Reading stops while too many are under way, so HTTP/2 holds the sender back."""
+        places, writing = asyncio.Semaphore(UNDER_WAY_MAX), asyncio.Lock()
+
+        async def one(number: int, request: pb.ClassifyRequest) -> None:
+            try:
+                call = new_call(context, f"{SERVICE}ClassifyStream", request.client_reference)
+                response = await self._answer_one(number, request, call)
+                async with writing:
+                    await context.write(response)
+            finally:
+                places.release()
+
+        async with asyncio.TaskGroup() as calls:  # a stream that is broken off cancels what is under way
+            number = 0
+            await places.acquire()
+            async for request in requests:
+                calls.create_task(one(number, request))
+                number += 1
+                await places.acquire()
+
+    async def _answer_one(self, number: int, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyStreamResponse:
+        try:
+            return pb.ClassifyStreamResponse(number=number, answer=await self._classify(request, call))
+        except Exception as error:
+            refused = refusal(error, call.request_id)
+            retry_ms = round((refused.retry_s or 0) * 1000)
+            told = pb.StreamError(code=refused.status.value[0], message=refused.sentence, retry_after_ms=retry_ms)
+            return pb.ClassifyStreamResponse(number=number, error=told)
+
+    async def _classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
+        asked = Request(
+            request.model,
+            request.version,
+            [("", Encoded(request.images))],
+            priority=Priority.STAT if request.priority == pb.STAT else Priority.ROUTINE,
+            wants_proof=request.receipt,
+        )
+        return _response(await predict(self._desk, call, lambda: asked), call.request_id)
 
 
 def _response(prediction: Prediction, request_id: str) -> pb.ClassifyResponse:
@@ -42,6 +84,7 @@ def _response(prediction: Prediction, request_id: str) -> pb.ClassifyResponse:
         results=_results(prediction),
         log_index=prediction.receipt.index,
         leaf_hash=prediction.receipt.leaf_hash,
+        receipt=prediction.receipt.proof,
         request_id=request_id,
         intended_use=model.manifest.intended_use,
         timings=pb.Timings(
@@ -57,13 +100,15 @@ def _results(prediction: Prediction) -> Iterator[pb.Result]:
     judgement = prediction.judgement
     for i, decision in enumerate(judgement.decisions):
         row = judgement.probabilities[i]
-        top = int(judgement.top[i])
+        order = (-row).argsort(kind="stable").tolist()
+        kept = None if judgement.label_sets is None else judgement.label_sets[i]
         yield pb.Result(
             decision=_DECISIONS[decision],
-            label=labels[top],
-            confidence=row[top],
-            scores=[pb.Score(label=labels[k], probability=row[k]) for k in (-row).argsort(kind="stable")],
+            label=labels[order[0]],
+            confidence=row[order[0]],
+            scores=[pb.Score(label=labels[k], probability=row[k]) for k in order],
             distance=None if judgement.distance is None else judgement.distance[i],
+            label_set=[] if kept is None else [labels[k] for k in order if kept[k]],
         )
 
 

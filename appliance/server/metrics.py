@@ -20,6 +20,7 @@ from appliance.servables import Servable
 from appliance.state import State
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_STAGES = ("decode", "queue", "run")
 _DECISIONS = {"A": "accept", "B": "abstain", "O": "out_of_distribution"}
 
 
@@ -28,6 +29,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         seconds = partial(Histogram, registry=r, buckets=_SECONDS)
         self._calls = Counter("appliance_calls", "Calls by outcome", ["method", "outcome", "error"], registry=r)
         self._call_s = seconds("appliance_call_seconds", "Call, record included", ["method"])
@@ -37,8 +39,11 @@ class Metrics:
         self._confidence = Histogram(
             "appliance_confidence", "Probability of the top class", ["model"], buckets=tenths, registry=r
         )
+        sizes = [1 << i for i in range(11)]
+        self._batch_rows = Histogram("appliance_batch_rows", "Rows run together", ["model"], buckets=sizes, registry=r)
         self._commit_s = seconds("appliance_audit_commit_seconds", "Write and sync of one group")
         self._records = Counter("appliance_audit_records", "Records made durable", registry=r)
+        self._log_bytes = Gauge("appliance_audit_log_bytes", "Size of the log's files", registry=r)
         self._writable = Gauge("appliance_audit_writable", "1 while records can be written", registry=r)
         model = ["model", "version"]
         self._queue_rows = Gauge("appliance_queue_rows", "Rows waiting", model, registry=r)
@@ -47,6 +52,9 @@ class Metrics:
         self._load_s = Gauge("appliance_model_load_seconds", "Bundle to ready", model, registry=r)
         self._margin = Gauge("appliance_golden_margin", "Largest golden |delta logit| here", model, registry=r)
         self._grant_s = Gauge("appliance_grant_seconds_remaining", "Until the grant's last day", model, registry=r)
+        self._certificate_s = Gauge(
+            "appliance_certificate_seconds_remaining", "Until the server's certificate ends", registry=r
+        )
         self._trust_s = Gauge("appliance_trust_seconds_remaining", "Until trust is no longer fresh", ["vendor"], registry=r)
         self._alarm = Gauge("appliance_alarm", "1 while an alarm is on", ["kind", "subject"], registry=r)
 
@@ -54,24 +62,39 @@ class Metrics:
         if entry.event != "call":
             return
         method = (entry.method or "").rpartition("/")[2]
-        self._calls.labels(method, entry.outcome, entry.error or "").inc()
-        self._call_s.labels(method).observe(seconds)
+        self._known(self._calls, method, entry.outcome, entry.error or "").inc()
+        self._known(self._call_s, method).observe(seconds)
         if entry.model is None or entry.output is None or entry.run is None:
             return
         model = entry.model["id"]
-        for stage in ("decode", "queue", "run"):
-            self._stage_s.labels(model, stage).observe(entry.run[f"{stage}_us"] / 1e6)
+        for stage in _STAGES:
+            self._known(self._stage_s, model, stage).observe(entry.run[f"{stage}_us"] / 1e6)
         for letter, decision in _DECISIONS.items():
-            self._rows.labels(model, decision).inc(entry.output["decisions"].count(letter))
+            if count := entry.output["decisions"].count(letter):
+                self._known(self._rows, model, decision).inc(count)
+        confidence_of = self._known(self._confidence, model)
         for confidence in entry.output["confidence_e6"]:
-            self._confidence.labels(model).observe(confidence / 1e6)
+            confidence_of.observe(confidence / 1e6)
+
+    def _known(self, metric: Any, *labels: str) -> Any:
+        """A metric's child; asking for it anew takes longer than counting."""
+        key = (metric, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
+
+    def batch_run(self, model: str, rows: int) -> None:
+        """A batch was run; called in a worker's thread."""
+        self._known(self._batch_rows, model).observe(rows)
 
     def committed(self, records: int, seconds: float) -> None:
         self._records.inc(records)
         self._commit_s.observe(seconds)
 
-    def log_writable(self, writable: Callable[[], bool]) -> None:
+    def log_state(self, writable: Callable[[], bool], size_bytes: Callable[[], int]) -> None:
         self._writable.set_function(lambda: float(writable()))
+        self._log_bytes.set_function(lambda: float(size_bytes()))
 
     def serves(self, servable: Servable) -> None:
         """Adds a model's own figures; the gauges ask when they are scraped."""
@@ -90,6 +113,9 @@ class Metrics:
         self._model.remove(*which, model.digest, model.session.provider)
         for gauge in (self._load_s, self._margin, self._queue_rows, self._queue_bytes, self._grant_s):
             gauge.remove(*which)
+
+    def certificate(self, not_after: datetime) -> None:
+        self._certificate_s.set_function(lambda: (not_after - datetime.now(UTC)).total_seconds())
 
     def alarmed(self, on: Sequence[Alarm], state: State, now: datetime) -> None:
         """Shows which alarms are on, and how long trust lasts."""

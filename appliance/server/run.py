@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -17,8 +18,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from appliance.audit.record import Entry
 from appliance.config import Config, Tls
-from appliance.errors import ConfigError
-from appliance.oip import open_inference_pb2_grpc
+from appliance.errors import ApplianceError, AuditLogError, ConfigError
 from appliance.predict import Desk
 from appliance.registry import Registry
 from appliance.server.administration import Administration
@@ -30,6 +30,7 @@ from appliance.server.metrics import Metrics, MetricsServer
 from appliance.v1 import administration_pb2_grpc, classification_pb2_grpc
 
 METADATA_BYTES_MAX = 16 * 1024
+KEEPALIVE_S, KEEPALIVE_ANSWER_S, PING_S_MIN = 60, 20, 30
 OPERATORS_MESSAGE_BYTES_MAX = 64 << 20  # a whole trust repository is one message
 
 log = logging.getLogger(__name__)
@@ -44,27 +45,45 @@ class Ports:
     metrics: int
 
 
+class Ends:
+    """Whether and why the appliance is to end. ``fail`` may be called from any thread, of one event loop's process."""
+
+    def __init__(self) -> None:
+        self.wanted = asyncio.Event()
+        self.failed: ApplianceError | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def fail(self, error: ApplianceError) -> None:
+        """Ends it because it cannot do its work; the first reason counts."""
+
+        def end() -> None:
+            self.failed = self.failed or error
+            self.wanted.set()
+
+        self._loop.call_soon_threadsafe(end)
+
+
 class Appliance:
     """A running appliance: its ports, and how they end."""
 
     def __init__(
-        self, config: Config, desk: Desk, registry: Registry, metrics: Metrics, incoming: Path, product_version: str
+        self,
+        config: Config,
+        desk: Desk,
+        registry: Registry,
+        metrics: Metrics,
+        incoming: Path,
+        product_version: str,
+        ends: Ends,
     ) -> None:
         self._config, self.desk, self.metrics = config, desk, metrics
         self._registry, self._incoming = registry, incoming
         self.health = Health()
         self._inference = Inference(desk, product_version)
-        self._loop, self._end, self._failed = asyncio.get_running_loop(), asyncio.Event(), False
-        desk.journal.on_failure = self._log_failed
-
-    def _log_failed(self) -> None:
-        self._loop.call_soon_threadsafe(self._fail)
-
-    def _fail(self) -> None:
-        """The audit log cannot be written: nothing is answered any more, and the process is to end."""
-        self._failed = True
-        self.desk.open = False
-        self._end.set()
+        self._loop, self._ends = asyncio.get_running_loop(), ends
+        desk.journal.on_failure = lambda: ends.fail(
+            AuditLogError("The audit log could not be written; the appliance has stopped.")
+        )
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Ports]:
@@ -74,11 +93,12 @@ class Appliance:
             ConfigError: a port cannot be bound, or the TLS files do not fit together.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._end.set)
+            self._loop.add_signal_handler(number, self._ends.wanted.set)
         config = self._config
         await self.health.close()
         server, local_server = self._grpc_server(), self._operators_server()
-        credentials = _credentials(config.tls)
+        credentials, not_after = _credentials(config.tls)
+        self.metrics.certificate(not_after)
         tls = _bind(config.address, lambda: server.add_secure_port(config.address, credentials))
         plaintext = 0
         if (local := config.plaintext_address) is not None:
@@ -98,18 +118,19 @@ class Appliance:
             await self.desk.servables.drain()
             pages.close()
 
-    async def serve(self) -> bool:
-        """Opens for business until SIGTERM or SIGINT. False where the audit log failed."""
-        if not self._failed:
+    async def serve(self) -> None:
+        """Opens for business until SIGTERM or SIGINT, or until it cannot do its work any more."""
+        if self._ends.failed is None:
             self.desk.open = True
             await self._show_health()
-        watching = asyncio.create_task(self._registry.acts.watch(self._end))
-        await self._end.wait()
-        await watching
+        watching = asyncio.create_task(self._registry.acts.watch(self._ends.wanted))
+        await self._ends.wanted.wait()
         await self.health.close()
-        if not self._failed:
+        await watching
+        if self._ends.failed is None:
             await asyncio.sleep(self._config.lame_duck_s)  # load balancers see NOT_SERVING while calls are still answered
-        return not self._failed
+        else:
+            self.desk.open = False
 
     async def record(self, event: str, **detail: int | str) -> None:
         """Puts an act of the appliance on record. Raises AuditUnavailable."""
@@ -117,7 +138,7 @@ class Appliance:
 
     async def _show_health(self) -> None:
         """Tells who asks for health what serves now."""
-        if self.desk.open and not self._end.is_set():
+        if self.desk.open and not self._ends.wanted.is_set():
             await self.health.open(self.desk.servables.active)
 
     def _operators_server(self) -> "grpc.aio.Server":
@@ -149,10 +170,15 @@ class Appliance:
                 ("grpc.max_concurrent_streams", limits.streams_max),
                 ("grpc.max_connection_age_ms", limits.connection_age_s_max * 1000),
                 ("grpc.max_connection_age_grace_ms", self._config.drain_s_max * 1000),
+                ("grpc.max_connection_idle_ms", limits.idle_s_max * 1000),
                 ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+                # A peer that vanished without a word is noticed, and one that pings for fun is sent away.
+                ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_S * 1000),
+                ("grpc.http2.min_ping_interval_without_data_ms", PING_S_MIN * 1000),
             ],
         )
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
+        server.add_generic_rpc_handlers((self._inference.handler(),))
         classification_pb2_grpc.add_ClassificationServicer_to_server(Classification(self.desk), server)
         administration_pb2_grpc.add_AdministrationServicer_to_server(self._administration(peer_of), server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
@@ -166,8 +192,11 @@ def _bind(address: str, bind: Callable[[], int]) -> int:
         raise ConfigError(f"{address} cannot be bound: it is in use, or not this machine's") from None
 
 
-def _credentials(tls: Tls) -> "grpc.ServerCredentials":
-    """Mutual TLS. Checked here first: grpc accepts files that do not fit together, and then fails every handshake."""
+def _credentials(tls: Tls) -> "tuple[grpc.ServerCredentials, datetime]":
+    """Mutual TLS, and until when it is good.
+
+    Checked here first: grpc accepts files that do not fit together, and then fails every handshake.
+    """
     try:
         certificate, key, ca = (path.read_bytes() for path in (tls.certificate, tls.key, tls.client_ca))
         leaf, private = x509.load_pem_x509_certificate(certificate), load_pem_private_key(key, None)
@@ -177,4 +206,5 @@ def _credentials(tls: Tls) -> "grpc.ServerCredentials":
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if leaf.public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
         raise ConfigError("server.key is not the key of server.certificate")
-    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=ca, require_client_auth=True)
+    credentials = grpc.ssl_server_credentials([(key, certificate)], root_certificates=ca, require_client_auth=True)
+    return credentials, leaf.not_valid_after_utc

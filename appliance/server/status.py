@@ -1,11 +1,16 @@
 """Where our errors meet gRPC: one table, and the one place that ends a call without an answer."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
 import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from appliance import errors
@@ -28,7 +33,45 @@ STATUS: dict[type[errors.RequestError], StatusCode] = {
     errors.InferenceFailed: StatusCode.INTERNAL,
 }
 
+RETRY_PUSHBACK = "grpc-retry-pushback-ms"
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a caller is told in the place of an answer."""
+
+    status: StatusCode
+    sentence: str
+    retry_s: float | None = None
+    code: str = ""
+
+    @property
+    def trailers(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Trailing metadata: an operator's error has its code; where it is known when to try again, that is said twice, as
+        ``google.rpc.RetryInfo`` and as gRPC's own retries read it (gRFC A6)."""
+        if self.code:
+            return ((errors.CODE_KEY, self.code),)
+        if self.retry_s is None:
+            return ()
+        delay, details = Duration(), AnyMessage()
+        delay.FromNanoseconds(round(self.retry_s * 1e9))
+        details.Pack(RetryInfo(retry_delay=delay))
+        status = Status(code=self.status.value[0], message=self.sentence, details=[details])
+        return ((errors.RETRY_KEY, status.SerializeToString()), (RETRY_PUSHBACK, str(round(self.retry_s * 1000))))
+
+
+def refusal(error: Exception, request_id: str) -> Refusal:
+    """What an error means to its caller: one sentence that is safe for a stranger. What it is really goes to the log."""
+    match error:
+        case errors.RequestError():
+            status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+            return Refusal(status, str(error), error.retry_s)
+        case errors.ApplianceError():  # an operator's: a file, a version or the site does not allow it
+            return Refusal(StatusCode.FAILED_PRECONDITION, str(error), code=error.code)
+    log.error("call %s failed", request_id, exc_info=error)
+    return Refusal(StatusCode.INTERNAL, f"Internal error; quote reference {request_id}.")
 
 
 async def answer(
@@ -38,17 +81,18 @@ async def answer(
     client_reference: str = "",
     peer_of: PeerOf = peer_of,
 ) -> T:
-    """Does the work of one call; whatever it raises becomes a status and one sentence that is safe for a stranger."""
-    remaining = context.time_remaining()
-    deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
-    call = Call(method, peer_of(context), new_request_id(), client_reference, deadline)
+    """Does the work of one call; whatever it raises becomes a refusal."""
+    call = new_call(context, method, client_reference, peer_of)
     try:
         return await work(call)
-    except errors.RequestError as error:
-        await context.abort(STATUS[type(error)], str(error))
-    except errors.ApplianceError as error:  # an operator's: a file, a version or the site does not allow it
-        await context.abort(StatusCode.FAILED_PRECONDITION, str(error), ((errors.CODE_KEY, error.code),))
-    except Exception:
-        log.exception("call %s failed", call.request_id)
-        await context.abort(StatusCode.INTERNAL, f"Internal error; quote reference {call.request_id}.")
+    except Exception as error:
+        refused = refusal(error, call.request_id)
+        await context.abort(refused.status, refused.sentence, refused.trailers)
     raise AssertionError("abort does not return")
+
+
+def new_call(context: Context, method: str, client_reference: str, peer_of: PeerOf = peer_of) -> Call:
+    """A call as its transport tells of it."""
+    remaining = context.time_remaining()
+    deadline = None if remaining is None else monotonic() + remaining
+    return Call(method, peer_of(context), new_request_id(), client_reference, deadline)

@@ -39,6 +39,11 @@ class ClassificationStub:
                 request_serializer=appliance_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=appliance_dot_v1_dot_classification__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/appliance.v1.Classification/ClassifyStream',
+                request_serializer=appliance_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_classification__pb2.ClassifyStreamResponse.FromString,
+                _registered_method=True)
 
 
 class ClassificationServicer:
@@ -51,10 +56,19 @@ class ClassificationServicer:
         UNAUTHENTICATED      the certificate names nobody
         PERMISSION_DENIED    the caller has no role for this model
         NOT_FOUND            no such model or version here
-        RESOURCE_EXHAUSTED   the queue is full; try again later
-        DEADLINE_EXCEEDED    the deadline passed before the model ran
+        RESOURCE_EXHAUSTED   the queue is full, or you ask for too much; when to try again is in the details (RetryInfo)
+        DEADLINE_EXCEEDED    the deadline passed, or cannot be met, which is said at once
         UNAVAILABLE          starting, stopping, or no record can be written
         INTERNAL             the model could not be run
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClassifyStream(self, request_iterator, context):
+        """The same for many studies over one call. Each request is a call of its own: with its own record, and its own answer or
+        error, in the order in which they are ready. At most 32 are under way; then the appliance reads no further until one is
+        answered, so a sender that outruns it is held back by HTTP/2 itself. A deadline holds for the whole stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -67,6 +81,11 @@ def add_ClassificationServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=appliance_dot_v1_dot_classification__pb2.ClassifyRequest.FromString,
                     response_serializer=appliance_dot_v1_dot_classification__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
+                    request_deserializer=appliance_dot_v1_dot_classification__pb2.ClassifyRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_classification__pb2.ClassifyStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -96,6 +115,33 @@ class Classification:
             '/appliance.v1.Classification/Classify',
             appliance_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
             appliance_dot_v1_dot_classification__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/appliance.v1.Classification/ClassifyStream',
+            appliance_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
+            appliance_dot_v1_dot_classification__pb2.ClassifyStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

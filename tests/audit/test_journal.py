@@ -418,5 +418,5 @@ def test_a_log_under_another_key_does_not_open_and_its_lock_is_let_go(tmp_path: 
 def test_every_leaf_of_the_error_tree_can_be_blamed() -> None:
     for kind in (*errors.RequestError.__subclasses__(), *errors.BundleError.__subclasses__()):
         entry = Entry("call")
-        entry.blame(kind())
+        entry.blame(kind("a sentence"))
         assert entry.error == kind.code

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
-from appliance.bundle.manifest import DecisionRule, Golden, InputSpec, Label, Manifest, ModelId, RuntimeSpec
-from appliance.engine.session import Session, open_session
+from appliance.bundle.manifest import DecisionRule, Golden, ImageSpec, InputSpec, Label, Manifest, ModelId, RuntimeSpec
+from appliance.engine.session import Hardware, Session, open_session
 from appliance.model.golden import GoldenCases
 from tests import forge
 from tests.forge import OPSET, Forge
@@ -130,7 +130,7 @@ class Made:
         return _open(self.manifest, self.graph, self.weights)
 
     def bundle(self, forge: Forge) -> bytes:
-        cases = GoldenCases(tuple(map(_png, self.images)), self.logits)
+        cases = GoldenCases.of_images([*map(_png, self.images)], self.logits)
         return forge.bundle(self.manifest, {"graph": self.graph, "weights": self.weights, "selftest": cases.encode()})
 
 
@@ -139,7 +139,9 @@ def make(network: Network) -> Made:
     manifest = forge.manifest(
         model=ModelId(network.name, 1, 1),
         intended_use="For measuring speed alone: its weights are random.",
-        input=InputSpec("image", network.side, network.side, 3, "stretch", 1_000_000, 1 << 20),
+        inputs=(
+            InputSpec("image", "UINT8", (network.side, network.side, 3), ImageSpec("stretch", "full", 1_000_000, 1 << 20)),
+        ),
         labels=tuple(Label(f"class {i}", None) for i in range(network.classes)),
         decision=DecisionRule(1_000_000, 500_000, None),
         runtime=RuntimeSpec(OPSET, "1.20.0", (PROVIDER,), network.rows_max),
@@ -148,12 +150,12 @@ def make(network: Network) -> Made:
     shape = (SAMPLES, network.side, network.side, 3)
     images = np.random.default_rng(7).integers(0, 256, shape, np.uint8)
     session = _open(manifest, graph, weights)
-    logits = np.concatenate([session.run(image[None]).logits for image in images])
+    logits = np.concatenate([session.run((image[None],)).logits for image in images])
     return Made(network, graph, weights, manifest, images, logits)
 
 
 def _open(manifest: Manifest, graph: bytes, weights: bytes) -> Session:
-    session = open_session(manifest, bytearray(graph), bytearray(weights), (PROVIDER,), os.cpu_count() or 1)
+    session = open_session(manifest, bytearray(graph), bytearray(weights), Hardware((PROVIDER,), os.cpu_count() or 1))
     session.warm()
     return session
 

@@ -29,7 +29,7 @@ class Raw:
             requests, now = [], perf_counter()
             while now < end:
                 before = now
-                session.run(images)
+                session.run((images,))
                 now = perf_counter()
                 requests.append((before, now))
             return requests

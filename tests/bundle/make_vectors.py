@@ -30,6 +30,7 @@ from appliance.canonical import format_time
 from appliance.model import inputs
 from appliance.model.confidence import Reference
 from appliance.model.golden import GoldenCases
+from appliance.model.inputs import Encoded
 from tests import forge
 from tests.bundle import breaking
 from tests.bundle.breaking import flipped, regranted, resigned, with_parts, with_signed_parts
@@ -101,7 +102,7 @@ def vectors(vendor: Vendor) -> Iterator[tuple[str, str, Pair]]:
     yield "envelope-with-a-space", "malformed", pair(breaking.with_envelope(good, spaced))
     stray = resigned(good, own, lambda s: s["predicate"].update(stray=1))
     yield "manifest-with-an-unknown-field", "malformed", granted_as(vendor, stray)
-    channels = resigned(good, own, lambda s: s["predicate"]["input"].update(channels=2))
+    channels = resigned(good, own, lambda s: s["predicate"]["inputs"][0].update(shape=[8, 8, 2]))
     yield "manifest-with-two-channels", "malformed", granted_as(vendor, channels)
     yield "grant-cut", "malformed", pair(given=permit[:-1])
     long_grace = regranted(permit, vendor.licensing, lambda t: t.update(grace_days=366))
@@ -161,9 +162,9 @@ def vectors(vendor: Vendor) -> Iterator[tuple[str, str, Pair]]:
     yield "proved-with-a-later-runtime", "refused_graph", granted(vendor.bundle(forge.manifest(runtime=later)))
 
     golden = forge.golden()
-    off = GoldenCases(golden.images, golden.logits + 1).encode()
+    off = forge.golden(1).encode()
     yield "golden-logits-off-by-one", "failed_golden_case", of(selftest=off)
-    junk = GoldenCases((b"junk", *golden.images[1:]), golden.logits).encode()
+    junk = GoldenCases(((Encoded((b"junk",)),), *golden.cases[1:]), golden.logits).encode()
     yield "golden-case-is-no-image", "failed_golden_case", of(selftest=junk)
 
 
@@ -424,13 +425,13 @@ def _contents(vendor: Vendor) -> Iterator[Vector]:
 
     yield of("selftest-is-no-archive", "malformed", selftest=b"not an archive")
     golden = forge.golden()
-    short = GoldenCases(golden.images[:2], golden.logits[:2]).encode()
+    short = GoldenCases(golden.cases[:2], golden.logits[:2]).encode()
     yield of("selftest-with-a-case-too-few", "malformed", selftest=short)
     archive = dict(np.load(io.BytesIO(golden.encode())).items()) | {"more": np.zeros(1)}
     more = io.BytesIO()
     np.savez(more, **archive)  # type: ignore[arg-type]
     yield of("selftest-with-an-array-more", "malformed", selftest=more.getvalue())
-    nan = GoldenCases(golden.images, golden.logits * float("nan")).encode()
+    nan = GoldenCases(golden.cases, golden.logits * float("nan")).encode()
     yield of("golden-logits-not-a-number", "failed_golden_case", selftest=nan)
 
 
@@ -483,7 +484,7 @@ def _linear(
 
     ``instead`` takes the first one's place after the logits were made.
     """
-    spec = replace(forge.SPEC, channels=channels, resize=resize)
+    spec = replace(forge.SPEC, shape=(8, 8, channels), image=replace(forge.SPEC.image, resize=resize))
     random = np.random.default_rng(channels)
     pixels, width = 64 * channels, 70
     embed = (random.standard_normal((pixels, width)) / 100).astype(np.float32)
@@ -507,10 +508,10 @@ def _linear(
     graph = helper.make_model(made, opset_imports=[helper.make_opsetid("", forge.OPSET)], ir_version=10)
     rows = inputs.decode(spec, images)
     logits = np.asarray(rows.reshape(len(rows), -1).astype(np.float32) @ embed @ decide, np.float32)
-    golden = GoldenCases((instead or images[0], *images[1:]), logits)
+    golden = GoldenCases.of_images((instead or images[0], *images[1:]), logits)
     reference = Reference(np.zeros((forge.CLASSES, width), np.float32), np.eye(width, dtype=np.float32))
     manifest = forge.manifest(
-        input=replace(spec, **limits),
+        inputs=(replace(spec, image=replace(spec.image, **limits)),),
         outputs=OutputSpec("logits", "embedding"),
         decision=DecisionRule(1_000_000, 500_000, Unknown("mahalanobis", 10**9)),
         golden=Golden(len(images), 10_000),

@@ -29,6 +29,9 @@ CANONICAL = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_key
 SIZE, VERSION, SIDE, BASE64, TIME = range(2**34 + 1), range(1, 2**31), range(1, 4_097), bytes, datetime
 HASH, NAME, TEXT, RELEASE = "[0-9a-f]{64}", "[a-z0-9-]{1,64}", "(?s).{1,200}", r"\d{1,4}(\.\d{1,4}){2}"
 TENSOR = "[A-Za-z0-9_.:/-]{1,128}"
+ONNX = {"BOOL": 9, "UINT8": 2, "UINT16": 4, "UINT32": 12, "UINT64": 13, "INT8": 3, "INT16": 5, "INT32": 6, "INT64": 7}
+KINDS = {**ONNX, "FP16": 10, "FP32": 1, "FP64": 11}  # ONNX's number of each datatype
+NUMPY = {name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) for name, number in KINDS.items()}
 ENVELOPE = {"payload": BASE64, "payloadType": TEXT, "signatures": ({"keyid": HASH, "sig": BASE64}, 1, 8)}
 KEYS = {"exporter": (BASE64, 0, 64), "licensing": (BASE64, 0, 64), "require": ("ed25519|ml-dsa-65", 1, 2), "vendor": NAME}
 PUBLISHED = {"digest": HASH, "model": NAME, "version": VERSION, "revoked": [None, TEXT]}
@@ -41,15 +44,18 @@ PART = {"annotations": ANNOTATIONS, "digest": {"sha256": HASH}, "name": "[a-z0-9
 MODEL = {"id": NAME, "version": VERSION, "min_supported_version": VERSION}
 GOLDEN = {"cases": range(1, 257), "logit_tolerance_e6": range(1, 1_000_001)}
 LIMITS_OF_IMAGES = {"pixels_max": range(1, 89_478_486), "bytes_max": range(1, 2**30 + 1)}
-SIZES = {"height": SIDE, "width": SIDE, "channels": range(1, 4, 2), **LIMITS_OF_IMAGES}
-INPUT, OUTPUTS = {**SIZES, "name": TENSOR, "resize": "stretch|crop"}, {"logits": TENSOR, "embedding": [None, TENSOR]}
+IMAGE = [None, {**LIMITS_OF_IMAGES, "resize": "stretch|crop", "decode": "full|draft"}]
+INPUT = {"name": TENSOR, "datatype": "|".join(KINDS), "shape": (range(1, 2**30 + 1), 0, 7), "image": IMAGE}
+OUTPUTS = {"logits": TENSOR, "embedding": [None, TENSOR]}
 LABEL = {"name": TEXT, "code": [None, {"system": TEXT, "value": TEXT}]}
 UNKNOWN = [None, {"method": "mahalanobis", "reject_above_e6": range(10**15 + 1)}]
-DECISION = {"temperature_e6": range(1_000, 10**9 + 1), "accept_at_least_e6": range(1_000_002), "unknown": UNKNOWN}
+KEPT = [None, {"method": "lac", "coverage_e6": range(500_000, 10**6), "include_at_least_e6": range(1_000_001)}]
+SURE = {"temperature_e6": range(1_000, 10**9 + 1), "accept_at_least_e6": range(1_000_002)}
+DECISION = {**SURE, "unknown": UNKNOWN, "label_set": KEPT}
 RUNTIME = {"opset": range(18, 100), "onnxruntime_min": RELEASE, "providers": (TEXT, 1, 8), "rows_max": range(1, 1_025)}
 PROVENANCE = {"checkpoint_sha256": HASH, "tools": {"*": "(?s).*"}, "parity": {"*": range(1 - 2**53, 2**53)}}
 HEAD = {"bundle_id": "[0-9a-f]{32}", "model": MODEL, "created": TIME, "change_class": "initial|minor|major"}
-BODY = {"intended_use": "(?s).{1,2000}", "input": INPUT, "outputs": OUTPUTS, "labels": (LABEL, 2, 100_000)}
+BODY = {"intended_use": "(?s).{1,2000}", "inputs": (INPUT, 1, 16), "outputs": OUTPUTS, "labels": (LABEL, 2, 100_000)}
 MANIFEST = {**HEAD, **BODY, "decision": DECISION, "runtime": RUNTIME, "golden": GOLDEN, "provenance": PROVENANCE}
 TYPES = {"_type": "https://in-toto[.]io/Statement/v1", "predicateType": "urn:x-appliance:manifest:v1"}
 STATEMENT = {**TYPES, "predicate": MANIFEST, "subject": (PART, 3, 4)}
@@ -109,6 +115,10 @@ def read_policy(data: bytes) -> dict:
 class Reading:
     """The order of trust (section 7) for one bundle and one grant; `code` is the outcome of whatever fails next."""
 
+    def step(self, code: str, holds: bool) -> None:
+        self.code = code
+        require(holds)
+
     def open_envelope(self, data: bytes, kind: tuple, candidates: list, site: list) -> tuple[bytes, Any, dict]:
         """Section 3, as steps 1, 2 and 3c ask: the payload, its value, and the policy of the one candidate that it names."""
         self.code, (payload_type, size_max, forms, use) = "malformed", kind
@@ -118,10 +128,8 @@ class Reading:
         signed = b"DSSEv1 %d %b %d %b" % (len(payload_type), payload_type.encode(), len(payload), payload)
         named = [entry["keyid"] for entry in envelope["signatures"]]
         vendors = [policy for policy in candidates if policy[use].keys() & named]
-        self.code = "revoked"
-        require(bool(vendors) or not any(policy["revoked_keys"].intersection(named) for policy in site))
-        self.code = "untrusted_signature"
-        require(len(vendors) == 1)
+        self.step("revoked", bool(vendors) or not any(policy["revoked_keys"].intersection(named) for policy in site))
+        self.step("untrusted_signature", len(vendors) == 1)
         known = [entry for entry in envelope["signatures"] if entry["keyid"] in vendors[0][use]]
         for entry in known:
             vendors[0][use][entry["keyid"]][1].verify(base64.b64decode(entry["sig"]), signed)
@@ -134,8 +142,17 @@ class Reading:
         measured, outputs = manifest["decision"]["unknown"] is not None, manifest["outputs"]
         roles = ["graph", *(["reference"] if measured else []), "selftest", "weights"]
         require(sorted(part["annotations"]["role"] for part in parts) == roles)
-        for names in ([part["name"] for part in parts], [label["name"] for label in manifest["labels"]]):
-            require(len(set(names)) == len(names))
+        for named in (parts, manifest["labels"], manifest["inputs"]):
+            require(len({one["name"] for one in named}) == len(named))
+        pictures = [spec for spec in manifest["inputs"] if spec["image"]]
+        require(
+            all(
+                np.prod(spec["shape"], dtype=object) * NUMPY[spec["datatype"]].itemsize <= 2**30
+                for spec in manifest["inputs"]
+            )
+        )
+        require(len(pictures) <= 1 and all(spec["datatype"] == "UINT8" for spec in pictures))
+        require(all(fits(SIDE, h) and fits(SIDE, w) and c in (1, 3) for h, w, c in [spec["shape"] for spec in pictures]))
         require(manifest["model"]["min_supported_version"] <= manifest["model"]["version"])
         require(outputs["logits"] != outputs["embedding"] and not (measured and outputs["embedding"] is None))
 
@@ -172,15 +189,15 @@ class Reading:
             opened[wanted["role"]] = plain
         return opened
 
-    def shapes(self, values: Any, kind: int) -> list[tuple[str, list[int | None]]]:
-        """The names and dimensions of dense tensors of this kind, by name; None for a dimension that is left open."""
-        require(all(value.type.tensor_type.elem_type == kind for value in values))
-        pairs = [(value.name, value.type.tensor_type.shape.dim) for value in values]
-        return sorted((name, [one.dim_value if one.HasField("dim_value") else None for one in dims]) for name, dims in pairs)
+    def shapes(self, values: Any) -> list[tuple[str, int, list[int | None]]]:
+        """The names, kinds and dimensions of dense tensors, by name; None for a dimension that is left open."""
+        found = [(value.name, value.type.tensor_type) for value in values]
+        dims = [[one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim] for _, kind in found]
+        return sorted((name, kind.elem_type, sizes) for (name, kind), sizes in zip(found, dims, strict=True))
 
     def check_graph(self, parts: dict[str, bytes], manifest: dict) -> None:
         """Step 6. The list of messages grows while it is read, so no inner graph, attribute or tensor is passed over."""
-        model, image, outputs = onnx.ModelProto.FromString(parts["graph"]), manifest["input"], manifest["outputs"]
+        model, outputs = onnx.ModelProto.FromString(parts["graph"]), manifest["outputs"]
         messages: list[Any] = [model]
         for message in messages:
             for value in (value for field, value in message.ListFields() if field.type == field.TYPE_MESSAGE):
@@ -193,12 +210,12 @@ class Reading:
             place = {entry.key: entry.value for entry in tensor.external_data}
             require(len(place) == len(tensor.external_data) and fits(PLACE if tensor.data_location else {}, place))
             require(int(place.get("offset", 0)) + int(place.get("length", 0)) <= len(parts["weights"]))
-        shape = [None, image["height"], image["width"], image["channels"]]
-        require(self.shapes(model.graph.input, onnx.TensorProto.UINT8) == [(image["name"], shape)])
-        found = self.shapes(model.graph.output, onnx.TensorProto.FLOAT)
-        found.remove((outputs["logits"], [None, len(manifest["labels"])]))
-        width = (found[0][1][1] if found else None) or "open"
-        require(found == ([] if outputs["embedding"] is None else [(outputs["embedding"], [None, width])]))
+        wanted = [(spec["name"], KINDS[spec["datatype"]], [None, *spec["shape"]]) for spec in manifest["inputs"]]
+        require(self.shapes(model.graph.input) == sorted(wanted))
+        found = self.shapes(model.graph.output)
+        found.remove((outputs["logits"], 1, [None, len(manifest["labels"])]))
+        width = (found[0][2][1] if found else None) or "open"
+        require(found == ([] if outputs["embedding"] is None else [(outputs["embedding"], 1, [None, width])]))
 
     def open_session(self, parts: dict[str, bytes], runtime: dict) -> onnxruntime.InferenceSession:
         """Step 7, with the one provider that every machine has."""
@@ -211,17 +228,19 @@ class Reading:
         require(session.get_providers() == [PROVIDER])
         return session
 
-    def preprocess(self, encoded: bytes, wanted: dict) -> np.ndarray:
+    def preprocess(self, encoded: np.ndarray, spec: dict) -> np.ndarray:
         """Section 4.1: a batch of one row."""
+        wanted, (height, width, channels) = spec["image"], spec["shape"]
         image = Image.open(io.BytesIO(encoded), formats=["PNG", "JPEG"])
         # Pillow reduces 16-bit colour while it decodes and calls it RGB; only the raw mode of its tiles still tells.
         require(image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") and ";16" not in str(image.tile))
         require(len(encoded) <= wanted["bytes_max"] and image.width * image.height <= wanted["pixels_max"])
-        image, mode = ImageOps.exif_transpose(image).convert("RGBA"), "L" if wanted["channels"] == 1 else "RGB"
+        if wanted["decode"] == "draft":
+            image.draft(image.mode, [max(height, width)] * 2)
+        image, mode = ImageOps.exif_transpose(image).convert("RGBA"), "L" if channels == 1 else "RGB"
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(mode)
         resize = ImageOps.fit if wanted["resize"] == "crop" else Image.Image.resize
-        image = resize(image, (wanted["width"], wanted["height"]), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(1, wanted["height"], wanted["width"], wanted["channels"])
+        return np.asarray(resize(image, (width, height), Image.Resampling.BILINEAR)).reshape(1, *spec["shape"])
 
     def read_archive(self, data: bytes, kinds: dict[str, str]) -> list[np.ndarray]:
         """An `.npz` archive of section 4.3: arrays of these names and types and no other."""
@@ -232,16 +251,21 @@ class Reading:
     def check_golden(self, session: Any, manifest: dict, parts: dict[str, bytes]) -> None:
         """Step 8. A difference that is not a number is not within the tolerance."""
         cases, classes, outputs = manifest["golden"]["cases"], len(manifest["labels"]), manifest["outputs"]
-        self.code, image = "malformed", manifest["input"]
+        self.code, inputs = "malformed", manifest["inputs"]
         if "reference" in parts:
             means, precision = self.read_archive(parts["reference"], {"means": "float32", "precision": "float32"})
             width = next((one.shape[1] for one in session.get_outputs() if one.name == outputs["embedding"]), len(precision))
             require(means.shape == (classes, width) and precision.shape == (width, width))
-        names = [f"image_{case}" for case in range(cases)]
-        *files, wanted = self.read_archive(parts["selftest"], {**dict.fromkeys(names, "uint8"), "logits": "float32"})
-        require(wanted.shape == (cases, classes) and all(file.ndim == 1 for file in files))
-        self.code = "failed_golden_case"
-        rows = [{image["name"]: self.preprocess(file.tobytes(), image)} for file in files]
+        specs = [(f"image_{i}" if s["image"] else f"tensor_{i}_{j}", s) for i in range(cases) for j, s in enumerate(inputs)]
+        *given, wanted = self.read_archive(
+            parts["selftest"], {**{at: NUMPY[s["datatype"]] for at, s in specs}, "logits": "float32"}
+        )
+        require(wanted.shape == (cases, classes))
+        for (_, spec), array in zip(specs, given, strict=True):
+            require(array.ndim == 1 if spec["image"] else array.shape == tuple(spec["shape"]))
+        self.code, rows = "failed_golden_case", [{} for _ in range(cases)]
+        for place, ((_, spec), array) in enumerate(zip(specs, given, strict=True)):
+            rows[place // len(inputs)][spec["name"]] = self.preprocess(array, spec) if spec["image"] else array[None]
         logits = np.concatenate([session.run([outputs["logits"]], row)[0] for row in rows])
         distance = np.abs(logits.astype(np.float64) - wanted) * 1_000_000
         require(logits.shape == wanted.shape and bool((distance <= manifest["golden"]["logit_tolerance_e6"]).all()))
@@ -255,17 +279,15 @@ class Reading:
         self.check_manifest(manifest, parts)
         published = {"model": manifest["model"]["id"], "version": manifest["model"]["version"], "revoked": None}
         entry = published if policy["bundles"] is None else policy["bundles"].get(digest)  # None: publishes anything
-        self.code = "revoked"
-        require(entry is None or entry["revoked"] is None)
-        self.code = "not_admitted"
-        require(entry == published)
-        self.code = "rolled_back"
-        require(manifest["model"]["version"] >= version_min)
+        self.step("revoked", entry is None or entry["revoked"] is None)
+        self.step("not_admitted", entry == published)
+        self.step("rolled_back", manifest["model"]["version"] >= version_min)
         _, grant, _ = self.open_envelope(grant_file, GRANT_FILE, [policy], [policy])
         require(grant["not_before"] <= grant["not_after"])  # times of one spelling are in the order of their texts
         late = datetime.fromisoformat(time or grant["not_after"]) - datetime.fromisoformat(grant["not_after"])
-        self.code = "not_admitted"
-        require(grant["manifest_sha256"] == digest and grant["not_before"] <= (time or grant["not_before"]))
+        self.step(
+            "not_admitted", grant["manifest_sha256"] == digest and grant["not_before"] <= (time or grant["not_before"])
+        )
         require(late <= timedelta(days=grant["grace_days"]))
         self.code = "wrong_key"
         key = self.unwrap_key(grant, seed)

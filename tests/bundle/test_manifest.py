@@ -99,13 +99,13 @@ LIMITS = {
     "predicate.created": ("2026-01-02T03:04:05Z", ["", "2026-01-02", "2026-01-02T03:04:05+00:00", "٢٠٢٦-01-02T03:04:05Z"]),
     "predicate.change_class": ("major", ["", "huge", None]),
     "predicate.intended_use": ("x" * 2000, ["", "x" * 2001, None]),
-    "predicate.input.name": ("image", ["", "a b", "x" * 129]),
-    "predicate.input.height": (4096, [0, 4097, "8"]),
-    "predicate.input.width": (4096, [0, 4097]),
-    "predicate.input.channels": (3, [0, 2, 4]),
-    "predicate.input.resize": ("crop", ["pad", ""]),
-    "predicate.input.pixels_max": (89_478_485, [0, 89_478_486]),
-    "predicate.input.bytes_max": (1 << 30, [0, (1 << 30) + 1]),
+    "predicate.inputs.0.name": ("image", ["", "a b", "x" * 129]),
+    "predicate.inputs.0.shape": ([4096, 4096, 3], [[0, 8, 1], [4097, 8, 1], [8, 8, 2], [8, 8], [True, 8, 1], [8, "8", 1]]),
+    "predicate.inputs.0.datatype": ("UINT8", ["FP32", "uint8", "BYTES"]),
+    "predicate.inputs.0.image.resize": ("crop", ["pad", ""]),
+    "predicate.inputs.0.image.decode": ("draft", ["fast", ""]),
+    "predicate.inputs.0.image.pixels_max": (89_478_485, [0, 89_478_486]),
+    "predicate.inputs.0.image.bytes_max": (1 << 30, [0, (1 << 30) + 1]),
     "predicate.outputs.logits": ("x" * 128, ["", "x" * 129, None]),
     "predicate.labels.0.name": ("x" * 200, ["", "x" * 201, None, "two"]),
     "predicate.labels.0.code": (None, ["x", {}, {"system": "s"}, {"system": "", "value": "v"}]),
@@ -162,7 +162,7 @@ def test_unknown_key_is_refused_in_every_table(path: str) -> None:
 
 @pytest.mark.parametrize("path", [
     "_type", "subject", "predicate", "predicate.model", "predicate.labels", "predicate.decision", "predicate.golden.cases",
-    "predicate.input.name", "subject.0.digest", "subject.1.annotations.role", "predicate.provenance.tools",
+    "predicate.inputs.0.name", "subject.0.digest", "subject.1.annotations.role", "predicate.provenance.tools",
 ])  # fmt: skip
 def test_missing_key_is_refused(path: str) -> None:
     def remove(statement: Any) -> None:

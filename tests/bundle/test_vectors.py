@@ -17,8 +17,9 @@ from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.policy import Listing, Policy
 from appliance.bundle.signature import key_ring
 from appliance.canonical import parse_time
+from appliance.engine.session import Hardware
 from appliance.errors import BundleError, NewVendor
-from appliance.load import Hardware, load
+from appliance.load import load
 from tests.bundle import second_reader
 from tests.bundle.breaking import flipped
 
@@ -85,7 +86,7 @@ def test_both_readers_take_a_flipped_bit_for_the_same(step: int) -> None:
 def test_second_reader_shares_no_code_with_the_first() -> None:
     source = Path(second_reader.__file__).read_text()
     assert not re.search(r"^\s*(import|from) (appliance|export|tests)\b", source, re.M)
-    assert len(source.splitlines()) <= 300
+    assert len(source.splitlines()) <= 320
 
 
 def test_every_outcome_has_vectors() -> None:

@@ -156,7 +156,7 @@ def test_install_refuses_what_the_vendor_did_not_sign_for_this_site(copy: Path, 
 
 
 def test_model_that_fails_its_golden_cases_is_not_activated(copy: Path, site: Enrolled, tmp_path: Path) -> None:
-    wrong = forge.GoldenCases(forge.golden().images, forge.golden().logits + 1).encode()
+    wrong = forge.golden(1).encode()
     bundle = site.forge.bundle(forge.manifest(model=forge.ModelId("forged", 2, 1)), forge.parts() | {"selftest": wrong})
     (tmp_path / "b").write_bytes(bundle)
     (tmp_path / "g").write_bytes(site.permit(bundle))
@@ -309,7 +309,7 @@ def test_wrong_passphrase_is_exit_two_and_one_sentence(copy: Path) -> None:
 
 def test_three_problems_of_a_configuration_are_three_lines(copy: Path) -> None:
     with (copy / "appliance.toml").open("a") as file:
-        file.write("[limits]\nqueue_rows_max = -5\nqueue_rows_min = 1\n[engine]\nworkers = 0\n")
+        file.write("[limits]\nqueue_rows_max = -5\nqueue_rows_min = 1\n[engine]\nworkers = 65\n")
     for command in (("models", "list", "--site", copy), ("serve", "--config", copy / "appliance.toml")):
         ran = run(*command)
         assert (ran.code, ran.out) == (2, "")

@@ -1,9 +1,11 @@
 """The batcher: whatever the neighbours do, each caller gets exactly its own rows, or one error that is its own."""
 
 import asyncio
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.engine.batcher import Batcher, Ran
-from appliance.engine.queue import Queue
+from appliance.engine.pace import Pace
+from appliance.engine.queue import Priority, Queue
 from appliance.errors import DeadlinePassed, InferenceFailed, NotReady, Overloaded
+from appliance.model.inputs import Rows
 from tests import forge
-from tests.fakes import PuppetExecutor, PuppetRunner, number_of, numbered, put_forward, run_skewed, turn
+from tests.fakes import STRING_S_MAX, PuppetRunner, clock, number_of, numbered, put_forward, turn
 
 BATCH_ROWS_MAX = 8
 SETTLED = 8  # turns of the loop, after which every task that could go on has
@@ -23,18 +27,27 @@ SETTLED = 8  # turns of the loop, after which every task that could go on has
 @asynccontextmanager
 async def batching(runner: PuppetRunner, workers: int = 1, rows_max: int = 1000) -> AsyncIterator[Batcher]:
     """A batcher that is drained when the block ends."""
-    with ThreadPoolExecutor(workers) as executor:
-        batcher = Batcher(runner, Queue(rows_max, 1 << 24), executor, rows_max=BATCH_ROWS_MAX, workers=workers)
-        try:
-            yield batcher
-        finally:
-            runner.gate.open()
-            await batcher.drain()
+    batcher = made(runner, workers, rows_max)
+    try:
+        yield batcher
+    finally:
+        runner.gate.open()
+        await batcher.drain()
+
+
+def made(runner: PuppetRunner, workers: int, rows_max: int = 1000, **hooks: Any) -> Batcher:
+    pace = Pace({}, BATCH_ROWS_MAX, workers)
+    queue = Queue[Any](rows_max, 1 << 24, BATCH_ROWS_MAX, pace)
+    return Batcher(runner, queue, pace, slots, workers=workers, clock=clock, **hooks)
+
+
+def slots() -> Rows:
+    return (np.zeros((BATCH_ROWS_MAX, forge.SIDE, forge.SIDE, 1), np.uint8),)
 
 
 def ask(batcher: Batcher, number: int, rows: int = 1, patience_s: float | None = None) -> "asyncio.Task[Ran]":
-    deadline = None if patience_s is None else asyncio.get_running_loop().time() + patience_s
-    return asyncio.create_task(batcher.submit(numbered(number, rows), deadline))
+    deadline = None if patience_s is None else clock() + patience_s
+    return asyncio.create_task(batcher.submit((numbered(number, rows),), deadline))
 
 
 def is_own(ran: Ran, number: int, rows: int = 1) -> bool:
@@ -60,7 +73,7 @@ def test_what_waited_is_run_together_and_nothing_waits_for_company() -> None:
         assert all(found.queue_s >= 0 and found.run_s >= 0 for found in ran)
         assert (batcher.queue_rows, batcher.queue_bytes) == (0, 0)
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 def test_two_workers_run_two_batches_at_once() -> None:
@@ -75,7 +88,7 @@ def test_two_workers_run_two_batches_at_once() -> None:
             assert is_own(await one, 1)
             assert is_own(await two, 2)
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 def test_a_crash_fails_its_own_batch_and_the_next_one_runs() -> None:
@@ -93,7 +106,7 @@ def test_a_crash_fails_its_own_batch_and_the_next_one_runs() -> None:
             assert "Nobody" not in str(caught.value)
             assert [is_own(await task, number) for number, task in zip((1, 2), rest, strict=True)] == [True, True]
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 def test_a_runner_that_loses_a_row_fails_its_batch_and_nobody_gets_anothers_row() -> None:
@@ -111,7 +124,7 @@ def test_a_runner_that_loses_a_row_fails_its_batch_and_nobody_gets_anothers_row(
             runner.rows_lost = 0
             assert is_own(await ask(batcher, 3), 3)
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 def test_rows_that_cannot_be_joined_fail_their_batch_and_the_next_one_runs() -> None:
@@ -120,7 +133,7 @@ def test_rows_that_cannot_be_joined_fail_their_batch_and_the_next_one_runs() -> 
         async with batching(runner) as batcher:
             first = ask(batcher, 0)
             await runner.gate.entered()
-            odd = asyncio.create_task(batcher.submit(np.zeros((1, 9, 9, 1), np.uint8), None))
+            odd = asyncio.create_task(batcher.submit((np.zeros((1, 9, 9, 1), np.uint8),), None))
             beside = ask(batcher, 1)
             await turn()
             runner.gate.open()
@@ -128,7 +141,7 @@ def test_rows_that_cannot_be_joined_fail_their_batch_and_the_next_one_runs() -> 
             assert [type(end) for end in ends] == [Ran, InferenceFailed, InferenceFailed]
             assert is_own(await ask(batcher, 2), 2)
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 def test_a_ticket_that_waits_past_its_deadline_is_told_and_never_run() -> None:
@@ -149,7 +162,7 @@ def test_a_ticket_that_waits_past_its_deadline_is_told_and_never_run() -> None:
             assert is_own(await first, 0)  # it was running already; its caller decides
         assert [number_of(row) for batch in runner.batches for row in batch] == [0, 2]
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 def test_a_caller_who_gives_up_in_flight_or_in_the_queue_disturbs_nobody() -> None:
@@ -174,7 +187,7 @@ def test_a_caller_who_gives_up_in_flight_or_in_the_queue_disturbs_nobody() -> No
         for number in (0, 1, 3, 5):
             assert is_own(ends[number], number)
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 def test_a_full_queue_refuses_and_takes_again_when_there_is_room() -> None:
@@ -194,7 +207,7 @@ def test_a_full_queue_refuses_and_takes_again_when_there_is_room() -> None:
             assert is_own(await again, 3, 2)
             assert is_own(await first, 0)
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 def test_draining_answers_what_was_accepted_and_takes_no_more() -> None:
@@ -214,11 +227,11 @@ def test_draining_answers_what_was_accepted_and_takes_no_more() -> None:
             ran = await asyncio.gather(*accepted)
         assert all(is_own(found, number, 5) for number, found in enumerate(ran))
 
-    run_skewed(run())
+    asyncio.run(run())
 
 
 ACTS = st.one_of(
-    st.tuples(st.just("ask"), st.integers(1, BATCH_ROWS_MAX)),
+    st.tuples(st.just("ask"), st.integers(1, 3 * BATCH_ROWS_MAX)),
     st.tuples(st.just("ask impatiently"), st.integers(1, 3)),
     st.tuples(st.just("cancel"), st.integers(0, 20)),
     st.tuples(st.sampled_from(["pass time", "run", "crash"]), st.just(0)),
@@ -230,14 +243,14 @@ ACTS = st.one_of(
 def test_in_any_interleaving_each_caller_gets_its_own_rows_or_its_own_error(
     acts: list[tuple[str, int]], workers: int
 ) -> None:
-    run_skewed(_interleave(acts, workers))
+    asyncio.run(_interleave(acts, workers))
 
 
 async def _interleave(acts: list[tuple[str, int]], workers: int) -> None:
-    runner, strings = PuppetRunner(held=False), PuppetExecutor()
-    batcher = Batcher(runner, Queue(1000, 1 << 24), strings, rows_max=BATCH_ROWS_MAX, workers=workers)
+    runner = PuppetRunner()
+    batcher = made(runner, workers)
     callers: list[tuple[asyncio.Task[Ran], int, bool]] = []
-    cancelled, crashed = set[int](), set[int]()
+    cancelled = set[int]()
     for act, number in acts:
         match act:
             case "ask" | "ask impatiently":
@@ -248,30 +261,83 @@ async def _interleave(acts: list[tuple[str, int]], workers: int) -> None:
                     cancelled.add(number)
             case "pass time":
                 put_forward(2)
-            case "run" | "crash" if strings.pending:
+            case "run" | "crash":
                 runner.error = RuntimeError("a crash") if act == "crash" else None
-                strings.pull()
-                if act == "crash":
-                    crashed |= {number_of(row) for row in runner.batches[-1]}
+                runner.gate.pull()
         await turn(SETTLED)
-    draining = asyncio.create_task(batcher.drain())
-    while not draining.done():
-        await turn(SETTLED)
-        if strings.pending:
-            strings.pull()
+    runner.gate.open()
+    await batcher.drain()
     ends = await asyncio.gather(*[task for task, _, _ in callers], return_exceptions=True)
-    ran = [number_of(row) for batch in runner.batches for row in batch]
+    ran = Counter(number_of(row) for batch in runner.batches for row in batch)
+    crashed = {number_of(row) for batch in runner.crashed for row in batch}
     for number, (end, (_, rows, impatient)) in enumerate(zip(ends, callers, strict=True)):
-        assert ran.count(number) in (0, rows)  # run once, whole, or not at all
-        if number in cancelled:
+        if isinstance(end, Ran):
+            assert ran[number] == rows  # once, whole
+            assert is_own(end, number, rows)
+        elif number in cancelled:
             assert isinstance(end, asyncio.CancelledError)
+            assert ran[number] <= rows
         elif number in crashed:
             assert isinstance(end, InferenceFailed)
-        elif number not in ran:
+        else:
             assert impatient
             assert isinstance(end, DeadlinePassed)
-        else:
-            assert isinstance(end, Ran)
-            assert is_own(end, number, rows)
+            assert rows > BATCH_ROWS_MAX or not ran[number]
     assert all(len(batch) <= BATCH_ROWS_MAX for batch in runner.batches)
     assert (batcher.queue_rows, batcher.queue_bytes) == (0, 0)
+
+
+def test_a_request_larger_than_a_batch_is_run_in_pieces_and_answered_whole() -> None:
+    async def run() -> None:
+        runner = PuppetRunner()
+        async with batching(runner) as batcher:
+            first = ask(batcher, 0)
+            await runner.gate.entered()
+            large, small = ask(batcher, 1, 20), ask(batcher, 2, 3)
+            await turn()
+            runner.gate.open()
+            assert is_own(await large, 1, 20)
+            assert is_own(await small, 2, 3)
+            assert is_own(await first, 0)
+        assert [len(batch) for batch in runner.batches] == [1, 8, 8, 7]
+
+    asyncio.run(run())
+
+
+def test_a_runner_for_which_nothing_works_any_more_is_told_of_and_nobody_waits_for_it() -> None:
+    """As after a sticky CUDA error: whatever is asked of it fails."""
+
+    async def run() -> None:
+        runner, told = PuppetRunner(), threading.Event()
+        batcher = made(runner, 1, on_broken=told.set)
+        running = ask(batcher, 0)
+        await runner.gate.entered()
+        waiting = ask(batcher, 1)
+        await turn()
+        runner.error, runner.dead = RuntimeError("CUDA error 700"), True
+        runner.gate.open()
+        ends = await asyncio.gather(running, waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [InferenceFailed, NotReady]
+        assert await asyncio.to_thread(told.wait, STRING_S_MAX)
+        with pytest.raises(NotReady):
+            await ask(batcher, 2)
+        await batcher.drain()
+
+    asyncio.run(run())
+
+
+def test_an_urgent_request_is_run_before_routine_ones_that_wait() -> None:
+    async def run() -> None:
+        runner = PuppetRunner()
+        async with batching(runner) as batcher:
+            first = ask(batcher, 0)
+            await runner.gate.entered()
+            routine = [ask(batcher, number, 8) for number in (1, 2)]
+            await turn()
+            urgent = asyncio.create_task(batcher.submit((numbered(3, 8),), None, Priority.STAT))
+            await turn()
+            runner.gate.open()
+            await asyncio.gather(first, *routine, urgent)
+        assert [number_of(batch[0]) for batch in runner.batches] == [0, 3, 1, 2]
+
+    asyncio.run(run())

@@ -244,13 +244,13 @@ def interface(
     interface(shape=("batch", 8, 8, 1, 1)), interface(name="picture"), interface(shape=()),
 ])  # fmt: skip
 def test_input_other_than_the_manifests_is_refused(model: ModelProto) -> None:
-    refused(model, "input is not what")
+    refused(model, "inputs are not what")
 
 
 def test_second_input_is_refused() -> None:
     model = forge.model()
     model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, ["batch"]))
-    refused(model, "input is not what")
+    refused(model, "inputs are not what")
 
 
 def outputs(*values: tuple[str, int, tuple[object, ...]]) -> ModelProto:

@@ -1,37 +1,50 @@
-"""The queue: a ticket leaves exactly once, oldest first, and nothing is ever over a limit."""
+"""The queue: a ticket leaves exactly once, oldest first within its class, nobody starves, and nothing is over a limit."""
+
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from appliance.engine.queue import Queue, Ticket
-from appliance.errors import DeadlinePassed, Overloaded
+from appliance.engine.pace import Pace
+from appliance.engine.queue import RETRY_S_MIN, ROUTINE_SHARE, STAT_SHARE, Piece, Priority, Queue, Ticket
+from appliance.errors import DeadlinePassed, DeadlineUnreachable, QueueFull
 
-ROWS_MAX, BYTES_MAX, BATCH_ROWS_MAX = 20, 100, 8
+ROWS_MAX, BYTES_MAX, BATCH_ROWS_MAX = 24, 104, 8
+UNMEASURED = Pace({}, BATCH_ROWS_MAX, 1)
 
 
 class AnyLife(RuleBasedStateMachine):
-    """Any sequence of acts, beside a plain list of what must be waiting."""
+    """Any sequence of acts, beside plain lists of what must be waiting."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue: Queue[int] = Queue(ROWS_MAX, BYTES_MAX)
+        self.queue: Queue[int] = Queue(ROWS_MAX, BYTES_MAX, BATCH_ROWS_MAX, UNMEASURED)
         self.waiting: list[Ticket[int]] = []
         self.left: list[Ticket[int]] = []
-        self.now = 0.0
+        self.taken: dict[int, int] = {}
+        self.now, self.past_routine = 0.0, 0
 
-    @rule(rows=st.integers(1, BATCH_ROWS_MAX), size=st.integers(0, 40), patience=st.none() | st.integers(0, 5))
-    def admit(self, rows: int, size: int, patience: int | None) -> None:
+    @rule(
+        rows=st.integers(1, 3 * BATCH_ROWS_MAX),
+        size=st.integers(0, 40),
+        patience=st.none() | st.integers(0, 5),
+        priority=st.sampled_from(Priority),
+    )
+    def admit(self, rows: int, size: int, patience: int | None, priority: Priority) -> None:
         deadline = None if patience is None else self.now + patience
-        ticket = Ticket(rows, size, deadline, len(self.left) + len(self.waiting))
-        room = self.queue.rows + rows <= ROWS_MAX and self.queue.bytes + size <= BYTES_MAX
+        ticket = Ticket(rows, size, deadline, len(self.left) + len(self.waiting), priority)
+        part = 1 if priority is Priority.STAT else (STAT_SHARE - 1) / STAT_SHARE
+        room = self.queue.rows + rows <= ROWS_MAX * part and self.queue.bytes + size <= BYTES_MAX * part
         if patience == 0:
             with pytest.raises(DeadlinePassed):
                 self.queue.admit(ticket, self.now)
         elif not room:
-            with pytest.raises(Overloaded):
+            with pytest.raises(QueueFull) as caught:
                 self.queue.admit(ticket, self.now)
+            assert caught.value.retry_s is not None
+            assert caught.value.retry_s >= RETRY_S_MIN
         else:
             self.queue.admit(ticket, self.now)
             self.waiting.append(ticket)
@@ -52,21 +65,31 @@ class AnyLife(RuleBasedStateMachine):
     def pass_time(self, seconds: int) -> None:
         self.now += seconds
 
-    @rule(rows_max=st.integers(1, BATCH_ROWS_MAX))
-    def take(self, rows_max: int) -> None:
-        batch, late = self.queue.take(rows_max, self.now)
-        wanted_batch, wanted_late, rows = [], [], 0
-        for ticket in self.waiting:  # oldest first, and never past one that does not fit
-            if ticket.deadline is not None and ticket.deadline <= self.now:
-                wanted_late.append(ticket)
-            elif rows + ticket.rows <= rows_max:
-                wanted_batch.append(ticket)
-                rows += ticket.rows
-            else:
-                break
-        assert (batch, late) == (wanted_batch, wanted_late)
-        assert sum(ticket.rows for ticket in batch) <= rows_max
-        self._leave([*batch, *late])
+    @rule()
+    def take(self) -> None:
+        heads = {p: next((t for t in self.waiting if t.priority is p), None) for p in Priority}
+        batch, late = self.queue.take(self.now)
+        assert sum(piece.stop - piece.start for piece in batch) <= BATCH_ROWS_MAX
+        assert all(t.deadline is not None and t.deadline <= self.now for t in late)
+        for priority in Priority:  # the oldest first: whoever left of a class was at its head
+            own = [t for t in (*late, *(piece.ticket for piece in batch)) if t.priority is priority]
+            queued = [t for t in self.waiting if t.priority is priority]
+            assert set(map(id, own)) == set(map(id, queued[: len(set(map(id, own)))]))
+        whole = []
+        for piece in batch:
+            assert not piece.ticket.deadline or piece.ticket.deadline > self.now
+            assert piece.start == self.taken.get(id(piece.ticket), 0)  # in order, and every row once
+            assert piece.stop == piece.ticket.rows or piece.ticket.rows > BATCH_ROWS_MAX
+            self.taken[id(piece.ticket)] = piece.stop
+            if piece.stop == piece.ticket.rows:
+                whole.append(piece.ticket)
+        if any(heads.values()):
+            assert batch or late  # work-conserving
+        if heads[Priority.ROUTINE] is not None:
+            routine = any(piece.ticket.priority is Priority.ROUTINE for piece in batch) or late
+            self.past_routine = 0 if routine else self.past_routine + 1
+            assert self.past_routine <= ROUTINE_SHARE  # batches; nobody starves
+        self._leave([*whole, *late])
 
     def _leave(self, tickets: list[Ticket[int]]) -> None:
         for ticket in tickets:
@@ -77,55 +100,122 @@ class AnyLife(RuleBasedStateMachine):
     @invariant()
     def the_books_are_exact(self) -> None:
         assert len(self.queue) == len(self.waiting)
-        assert self.queue.rows == sum(ticket.rows for ticket in self.waiting) <= ROWS_MAX
+        left = sum(ticket.rows - self.taken.get(id(ticket), 0) for ticket in self.waiting)
+        assert self.queue.rows == left <= ROWS_MAX
         assert self.queue.bytes == sum(ticket.bytes for ticket in self.waiting) <= BYTES_MAX
 
 
 TestAnyLife = AnyLife.TestCase
-TestAnyLife.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAnyLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def ticket(rows: int, size: int = 1, deadline: float | None = None) -> Ticket[None]:
-    return Ticket(rows, size, deadline, None)
+def queue(rows_max: int = 100, bytes_max: int = 1000, pace: Pace = UNMEASURED) -> Queue[Any]:
+    return Queue(rows_max, bytes_max, BATCH_ROWS_MAX, pace)
+
+
+def ticket(rows: int, size: int = 1, deadline: float | None = None, priority: Priority = Priority.STAT) -> Ticket[None]:
+    return Ticket(rows, size, deadline, None, priority)
 
 
 def test_a_large_request_does_not_starve_behind_small_ones_that_keep_coming() -> None:
-    queue: Queue[None] = Queue(100, 1000)
-    queue.admit(ticket(1), 0)
+    waiting = queue()
+    waiting.admit(ticket(1), 0)
     large = ticket(8)
-    queue.admit(large, 0)
+    waiting.admit(large, 0)
     for _ in range(20):
-        queue.admit(ticket(1), 0)
-    first, _ = queue.take(8, 0)
+        waiting.admit(ticket(1), 0)
+    first, _ = waiting.take(0)
     assert len(first) == 1  # the small ones behind the large one would have fitted; they wait their turn
-    assert queue.take(8, 0) == ([large], [])
+    assert waiting.take(0) == ([Piece(large, 0, 8)], [])
+
+
+def test_a_request_over_a_batch_is_taken_piece_by_piece_and_shares_its_last() -> None:
+    waiting = queue()
+    large, small = ticket(18), ticket(3)
+    for one in (large, small):
+        waiting.admit(one, 0)
+    pieces = [[(p.ticket is large, p.start, p.stop) for p in waiting.take(0)[0]] for _ in range(3)]
+    assert pieces == [[(True, 0, 8)], [(True, 8, 16)], [(True, 16, 18), (False, 0, 3)]]
+    assert (len(waiting), waiting.rows, waiting.bytes) == (0, 0, 0)
+
+
+@given(stat=st.integers(8, 60), routine=st.integers(1, 30))
+def test_while_both_wait_one_row_in_four_is_routine(stat: int, routine: int) -> None:
+    waiting = queue(1000, 1000)
+    for rows, priority in ((stat, Priority.STAT), (routine, Priority.ROUTINE)):
+        for _ in range(rows):
+            waiting.admit(ticket(1, priority=priority), 0)
+    taken: list[Priority] = []
+    while len(waiting):
+        taken += [piece.ticket.priority for piece in waiting.take(0)[0]]
+    both = taken[: max(i for i in range(len(taken) + 1) if taken[:i].count(Priority.STAT) < stat)]
+    both = (
+        both[: both.index(Priority.ROUTINE) + 1 + ROUTINE_SHARE * (both.count(Priority.ROUTINE) - 1)]
+        if Priority.ROUTINE in both
+        else both
+    )
+    routine_rows = both.count(Priority.ROUTINE)
+    assert routine_rows == min(routine, (len(both)) // ROUTINE_SHARE)
+    assert taken[0] is Priority.STAT
+
+
+def test_routine_requests_leave_room_for_urgent_ones() -> None:
+    waiting = queue(16, 1000)
+    for _ in range(14):
+        waiting.admit(ticket(1, priority=Priority.ROUTINE), 0)
+    with pytest.raises(QueueFull):
+        waiting.admit(ticket(1, priority=Priority.ROUTINE), 0)
+    waiting.admit(ticket(2), 0)
+    with pytest.raises(QueueFull):
+        waiting.admit(ticket(1), 0)
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_the_door_with_the_time_it_would_take() -> None:
+    pace = Pace({1: 0.01, 2: 0.02, 4: 0.04, 8: 0.08}, BATCH_ROWS_MAX, 1)
+    waiting = queue(pace=pace)
+    waiting.admit(ticket(16), 0)  # 0.16 s of work
+    with pytest.raises(DeadlineUnreachable) as caught:
+        waiting.admit(ticket(1, deadline=0.16), 0)
+    assert caught.value.retry_s == pytest.approx(0.17)
+    waiting.admit(ticket(1, deadline=0.18), 0)
+    waiting.admit(ticket(1, priority=Priority.ROUTINE), 0)
+    with pytest.raises(DeadlineUnreachable):
+        waiting.admit(ticket(1, deadline=0.18, priority=Priority.ROUTINE), 0)
+
+
+def test_what_cannot_be_answered_in_time_any_more_is_not_run() -> None:
+    waiting = queue(pace=Pace({1: 0.5}, BATCH_ROWS_MAX, 1))
+    hopeless, fine = ticket(1, deadline=1.0), ticket(1)
+    for one in (hopeless, fine):
+        waiting.admit(one, 0)
+    assert waiting.take(0.6) == ([Piece(fine, 0, 1)], [hopeless])
 
 
 def test_a_refused_ticket_leaves_no_trace() -> None:
-    queue: Queue[None] = Queue(4, 10)
-    queue.admit(ticket(4, 4), 0)
+    waiting = queue(4, 10)
+    waiting.admit(ticket(4, 4), 0)
     for refused in (ticket(1, 1), ticket(5, 1)):
-        with pytest.raises(Overloaded):
-            queue.admit(refused, 0)
-        assert not queue.cancel(refused)
-    assert (len(queue), queue.rows, queue.bytes) == (1, 4, 4)
+        with pytest.raises(QueueFull):
+            waiting.admit(refused, 0)
+        assert not waiting.cancel(refused)
+    assert (len(waiting), waiting.rows, waiting.bytes) == (1, 4, 4)
 
 
 def test_the_limits_themselves_are_allowed_and_no_more() -> None:
-    queue: Queue[None] = Queue(4, 10)
-    queue.admit(ticket(4, 10), 0)
-    with pytest.raises(Overloaded):
-        queue.admit(ticket(0, 1), 0)
-    assert queue.take(4, 0)[0][0].rows == 4
-    with pytest.raises(Overloaded):
-        queue.admit(ticket(1, 11), 0)
+    waiting = queue(4, 10)
+    waiting.admit(ticket(4, 10), 0)
+    with pytest.raises(QueueFull):
+        waiting.admit(ticket(0, 1), 0)
+    assert waiting.take(0)[0][0].stop == 4
+    with pytest.raises(QueueFull):
+        waiting.admit(ticket(1, 11), 0)
 
 
 def test_a_deadline_is_passed_at_its_very_moment() -> None:
-    queue: Queue[None] = Queue(4, 10)
+    waiting = queue(4, 10)
     with pytest.raises(DeadlinePassed):
-        queue.admit(ticket(1, 1, deadline=5.0), 5.0)
+        waiting.admit(ticket(1, 1, deadline=5.0), 5.0)
     late = ticket(1, 1, deadline=5.0)
-    queue.admit(late, 4.9)
-    assert queue.take(4, 5.0) == ([], [late])
-    assert (len(queue), queue.rows, queue.bytes) == (0, 0, 0)
+    waiting.admit(late, 4.9)
+    assert waiting.take(5.0) == ([], [late])
+    assert (len(waiting), waiting.rows, waiting.bytes) == (0, 0, 0)

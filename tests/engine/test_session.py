@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from appliance.bundle.manifest import RuntimeSpec
 from appliance.engine import session
-from appliance.engine.session import Session, bucket, open_session
+from appliance.engine.pace import Pace, bucket, buckets
+from appliance.engine.session import Hardware, Session, open_session
 from appliance.errors import ConfigError, RefusedGraph
 from tests import forge
 from tests.fakes import numbered
@@ -24,9 +25,16 @@ def runtime(**changes: Any) -> Any:
     return forge.manifest(runtime=replace(MANIFEST.runtime, **changes))
 
 
-def opened(made: Any = MANIFEST, providers: tuple[str, ...] = (CPU,), graph: bytes | None = None) -> Session:
+def opened(
+    made: Any = MANIFEST,
+    providers: tuple[str, ...] = (CPU,),
+    graph: bytes | None = None,
+    threads: int = 1,
+    workers_max: int | None = None,
+) -> Session:
     plain = forge.parts()
-    return open_session(made, bytearray(graph or plain["graph"]), bytearray(plain["weights"]), providers, 1)
+    buffers = bytearray(graph or plain["graph"]), bytearray(plain["weights"])
+    return open_session(made, *buffers, Hardware(providers, threads), workers_max)
 
 
 class Seen:
@@ -36,14 +44,21 @@ class Seen:
         self._inner, self.rows = inner, list[int]()
 
     def run(self, names: list[str], feeds: dict[str, Any]) -> Any:
-        self.rows.append(len(feeds[MANIFEST.input.name]))
+        self.rows.append(len(feeds["image"]))
         return self._inner.run(names, feeds)
+
+    def io_binding(self) -> Any:
+        return self._inner.io_binding()
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        self._inner.run_with_iobinding(binding)
+        self.rows.append(len(binding.copy_outputs_to_cpu()[0]))
 
 
 @pytest.mark.parametrize("rows", range(1, ROWS_MAX + 1))
 def test_a_batch_of_any_size_has_the_graphs_own_answers(rows: int) -> None:
     images = numbered(rows, rows)
-    found = opened().run(images)
+    found = opened().run((images,))
     assert found.logits.dtype == np.float32
     assert found.embedding is None
     np.testing.assert_allclose(found.logits, forge.logits(images), atol=1e-4)
@@ -55,22 +70,82 @@ def test_padding_changes_the_batch_and_not_the_answers() -> None:
     padded = Session(seen, MANIFEST, CUDA)  # only the name decides whether a session pads
     for rows in range(1, ROWS_MAX + 1):
         images = numbered(rows, rows)
-        found = padded.run(images)
+        found = padded.run((images,))
         assert len(found.logits) == rows
-        np.testing.assert_allclose(found.logits, plain.run(images).logits, atol=1e-4)
+        np.testing.assert_allclose(found.logits, plain.run((images,)).logits, atol=1e-4)
     assert seen.rows == [bucket(rows, ROWS_MAX) for rows in range(1, ROWS_MAX + 1)]
 
 
-def test_warming_meets_every_size_that_callers_will_meet() -> None:
+def test_warming_meets_every_size_that_callers_will_meet_and_measures_it() -> None:
     inner = opened()._inner
-    on_cuda, on_cpu = Seen(inner), Seen(inner)
-    Session(on_cuda, MANIFEST, CUDA).warm()
-    Session(on_cpu, MANIFEST, CPU).warm()
-    assert on_cuda.rows == [1, 2, 4, 8, 16]
-    assert on_cpu.rows == [1, ROWS_MAX]
-    odd = Seen(inner)
-    Session(odd, runtime(rows_max=12), CUDA).warm()
-    assert odd.rows == [1, 2, 4, 8, 12]
+    for limit, sizes in ((ROWS_MAX, [1, 2, 4, 8, 16]), (12, [1, 2, 4, 8, 12])):
+        seen = Seen(inner)
+        made = Session(seen, runtime(rows_max=limit), CUDA)
+        made.warm()
+        assert sorted(set(seen.rows)) == sizes == buckets(limit)
+        assert sorted(made.measured.seconds) == sizes
+        assert all(seconds > 0 for seconds in made.measured.seconds.values())
+        assert made.batch_rows in sizes
+
+
+class Slow:
+    """An inner session whose every run takes as long as the test says, by a clock that is the test's."""
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        self.now, self._seconds = 0.0, seconds
+
+    def run(self, names: list[str], feeds: dict[str, Any]) -> Any:
+        self.now += self._seconds[len(feeds["image"])]
+        return [np.zeros((len(feeds["image"]), forge.CLASSES), np.float32)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batch_rows"),
+    [
+        ({1: 0.010, 2: 0.011, 4: 0.012, 8: 0.013, 16: 0.014}, 16),  # a larger batch costs next to nothing
+        ({1: 0.010, 2: 0.016, 4: 0.030, 8: 0.060, 16: 0.150}, 4),  # as large as pays: 8 is no faster a row than 4
+        ({1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080, 16: 0.160}, 1),  # nothing is gained by waiting for company
+        ({1: 0.700, 2: 1.400, 4: 2.600}, 1),  # too slow to be measured to the end: what was not measured is not used
+    ],
+)
+def test_a_batch_is_as_large_as_pays_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], batch_rows: int
+) -> None:
+    inner = Slow(seconds)
+    monkeypatch.setattr(session, "perf_counter", lambda: inner.now)
+    made = Session(inner, MANIFEST, CPU)
+    made.warm()
+    assert made.batch_rows == batch_rows
+    assert len(made.slots()[0]) == batch_rows
+
+
+@pytest.mark.parametrize(
+    ("together", "narrow", "way"),
+    [
+        ({1: 100.0, 2: 100.0}, 100.0, (4, 1)),
+        ({1: 100.0, 2: 106.0}, 100.0, (4, 2)),
+        ({1: 100.0, 2: 106.0}, 112.0, (4, 2)),  # not enough more than two on all threads
+        ({1: 100.0, 2: 100.0}, 115.0, (1, 4)),
+    ],
+)
+def test_how_many_batches_run_at_once_is_measured(
+    monkeypatch: pytest.MonkeyPatch, together: dict[int, float], narrow: float, way: tuple[int, int]
+) -> None:
+    threads = list[int]()
+    made = session._inner
+    monkeypatch.setattr(session, "_inner", lambda *given: threads.append(given[-1]) or made(*given))
+    monkeypatch.setattr(Session, "rows_per_s", lambda self, workers: together[workers] if threads[-1] == 4 else narrow)
+    found = opened(threads=4)
+    assert (threads[-1], found.workers) == way
+    assert opened(threads=4, workers_max=1).workers == 1
+    assert opened(threads=4, workers_max=2).workers <= 2
+
+
+@given(rows=st.integers(1, 500), rows_max=st.integers(1, 64), workers=st.integers(1, 4))
+def test_more_rows_never_take_less_time(rows: int, rows_max: int, workers: int) -> None:
+    pace = Pace({size: 0.001 * size**0.8 for size in buckets(rows_max)}, rows_max, workers)
+    assert pace.until_run_s(rows) <= pace.until_run_s(rows + 1) + 1e-12
+    assert pace.until_run_s(rows_max * workers) == pytest.approx(pace.run_s(rows_max))
 
 
 @given(rows_max=st.integers(1, 1024), data=st.data())
@@ -97,7 +172,7 @@ def test_a_provider_that_is_not_here_or_not_allowed_is_never_silently_replaced(m
 def test_a_runtime_that_falls_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class FellBack:
         def __init__(self, graph: bytes, **options: Any) -> None:
-            assert options["providers"] == [CUDA]
+            assert [name for name, _ in options["providers"]] == [CUDA]
 
         def get_providers(self) -> list[str]:
             return [CPU]

@@ -156,17 +156,17 @@ def test_label_without_images_is_fine_without_the_unknown() -> None:
     """Calibration of probabilities needs no image of each label."""
     logits, labels = draw(2, 400, 2.0, classes=3)
     wide = np.pad(logits * 4, ((0, 0), (0, 1)), constant_values=-30)
-    result = calibrate.calibrate(wide, None, labels, 0.5, unknown=False)
+    result = calibrate.calibrate(wide, None, labels, 0.5, unknown=False, coverage=0.9)
     assert (result.rule.unknown, result.reference) == (None, None)
 
 
 def test_unknown_without_an_embedding_is_refused() -> None:
     logits, labels = draw(2, 400, 2.0)
     with pytest.raises(CalibrationError, match="unknown=False"):
-        calibrate.calibrate(logits, None, labels, 0.5, unknown=True)
+        calibrate.calibrate(logits, None, labels, 0.5, unknown=True, coverage=0.9)
 
 
 def test_too_few_images_are_refused() -> None:
     logits, labels = draw(2, 99, 1.0)
     with pytest.raises(CalibrationError, match="at least 100 validation images, and there are 99"):
-        calibrate.calibrate(logits, None, labels, 0.5, unknown=False)
+        calibrate.calibrate(logits, None, labels, 0.5, unknown=False, coverage=0.9)

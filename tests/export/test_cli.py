@@ -212,9 +212,10 @@ def test_report_has_the_figures_and_no_path(desk: Desk, opened: Opened) -> None:
 def test_golden_cases_replay(opened: Opened) -> None:
     """As a site will: decode the files in the bundle, run them, compare."""
     made = opened.manifest
-    cases = GoldenCases.decode(opened.parts["selftest"], made.golden.cases, len(made.labels))
-    assert len(cases.images) == 12
-    found = opened.session().run(inputs.decode(made.input, cases.images), 5).logits
+    cases = GoldenCases.decode(opened.parts["selftest"], made.golden.cases, len(made.labels), made.inputs)
+    files = [image for case in cases.cases for image in case[0].images]
+    assert len(files) == 12
+    found = opened.session().run(inputs.decode(made.inputs[0], files), 5).logits
     assert all(cases.check(i, row, made.golden.logit_tolerance_e6 / 1e6) <= 1e-4 for i, row in enumerate(found))
 
 
@@ -245,7 +246,7 @@ def test_example_reads_digits_and_declines_the_rest(desk: Desk, opened: Opened) 
     }
     accepted = {}
     for name, group in groups.items():
-        found = opened.session().run(inputs.decode(made.input, group), 32)
+        found = opened.session().run(inputs.decode(made.inputs[0], group), 32)
         judgement = judge.judge(found.logits, found.embedding)
         accepted[name] = np.array([decision is Decision.ACCEPT for decision in judgement.decisions])
         if name == "digits":

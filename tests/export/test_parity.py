@@ -17,7 +17,7 @@ from tests.export.desk import Opened
 @pytest.fixture(scope="module")
 def images(trained: Path, opened: Opened) -> inputs.Images:
     files = [path.read_bytes() for path in sorted((trained / "test").glob("*/*.png"))]
-    return inputs.decode(opened.manifest.input, files)
+    return inputs.decode(opened.manifest.inputs[0], files)
 
 
 def test_graph_answers_as_torch_did(trained: Path, opened: Opened, images: inputs.Images) -> None:

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from appliance.access import Access, Peer
+from appliance.admission import Allowance
 from appliance.config import Rule
 from appliance.engine.batcher import Batcher, Runner
+from appliance.engine.pace import Pace
 from appliance.engine.queue import Queue
-from appliance.load import Hardware, LoadedModel, load
-from appliance.model.inputs import Images
-from appliance.predict import Call, Desk, Encoded, Raw, Request
+from appliance.engine.session import Hardware
+from appliance.load import LoadedModel, load
+from appliance.model.inputs import Encoded, Images, Raw
+from appliance.predict import Call, Desk, Request
 from appliance.servables import Servables
 from tests.audit import logs
+from tests.fakes import clock
 from tests.forge import Forge
 
 METHOD = "/appliance.v1.Classification/Classify"
 PSEUDONYM_KEY = bytes(range(32))
 SPKI = "cd" * 32
+ALLOWANCE = Allowance(1 << 20, 1 << 20)
 RULES = (
     Rule("DNS:reader", frozenset({"predict"}), frozenset({"forged"})),
     Rule("DNS:watcher", frozenset({"observe"}), frozenset({"*"})),
@@ -43,16 +48,17 @@ async def desk_of(
 ) -> AsyncIterator[Desk]:
     """A desk that is open; ``runner`` stands in for the model's session, ``options`` are the journal's."""
     journal = logs.journal(folder, **({"segment_bytes": 1 << 20} | options))
-    with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(workers) as runs:
+    with ThreadPoolExecutor(2) as decoders:
 
         def start(loaded: LoadedModel) -> Batcher:
-            queue: Queue[Any] = Queue(queue_rows_max, 1 << 30)
             rows_max = loaded.manifest.runtime.rows_max
-            return Batcher(runner or loaded.session, queue, runs, rows_max=rows_max, workers=workers)
+            pace = Pace({}, rows_max, workers)
+            queue: Queue[Any] = Queue(queue_rows_max, 1 << 30, rows_max, pace)
+            return Batcher(runner or loaded.session, queue, pace, loaded.session.slots, workers=workers, clock=clock)
 
         servables = Servables(start)
         servables.put(model(), active=True)
-        yield Desk(Access(RULES), journal, decoders, PSEUDONYM_KEY, servables, open=True)
+        yield Desk(Access(RULES, ALLOWANCE), journal, decoders, PSEUDONYM_KEY, servables, open=True, clock=clock)
         await servables.drain()
     journal.close()
 
@@ -63,10 +69,14 @@ def call(*names: str, reference: str = "", deadline: float | None = None) -> Cal
 
 
 def raw(images: Images, **changes: Any) -> Callable[[], Request]:
-    fields: dict[str, Any] = {"model": "forged", "version": 0, "rows": Raw(images.tobytes(), images.shape)}
+    fields: dict[str, Any] = {
+        "model": "forged",
+        "version": 0,
+        "inputs": [("image", Raw("UINT8", images.shape, images.tobytes()))],
+    }
     return lambda: Request(**fields | changes)
 
 
 def encoded(*images: bytes, **changes: Any) -> Callable[[], Request]:
-    fields: dict[str, Any] = {"model": "forged", "version": 0, "rows": Encoded(images)}
+    fields: dict[str, Any] = {"model": "forged", "version": 0, "inputs": [("", Encoded(images))]}
     return lambda: Request(**fields | changes)

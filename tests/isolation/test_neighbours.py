@@ -10,10 +10,11 @@ import pytest
 
 from appliance.audit.verify import verify
 from appliance.errors import DeadlinePassed, InvalidInput, UnknownModel
-from appliance.predict import Desk, Raw, predict
+from appliance.model.inputs import Raw
+from appliance.predict import Desk, predict
 from tests import forge
 from tests.audit import logs
-from tests.fakes import numbered, turn
+from tests.fakes import clock, numbered, turn
 from tests.isolation.desk import call, desk_of, encoded, raw
 
 AT_ONCE = 64
@@ -34,7 +35,11 @@ async def neighbour(desk: Desk, number: int, chance: random.Random, tally: Count
             tally["answered"] += 1
             return rows
         case "malformed":
-            bad = raw(own, rows=Raw(own.tobytes()[:-1], own.shape)) if number % 2 else encoded(forge.png(own[0])[:-20])
+            bad = (
+                raw(own, inputs=[("image", Raw("UINT8", own.shape, own.tobytes()[:-1]))])
+                if number % 2
+                else encoded(forge.png(own[0])[:-20])
+            )
             with pytest.raises(InvalidInput):
                 await predict(desk, call(), bad)
         case "unknown":
@@ -42,14 +47,14 @@ async def neighbour(desk: Desk, number: int, chance: random.Random, tally: Count
                 await predict(desk, call("DNS:admin"), raw(own, model="other"))
         case "expired":
             with pytest.raises(DeadlinePassed):
-                await predict(desk, call(deadline=asyncio.get_running_loop().time()), raw(own))
+                await predict(desk, call(deadline=clock()), raw(own))
         case "cancelled":
             task = asyncio.create_task(predict(desk, call(reference=f"n-{number}"), raw(own)))
             await turn(chance.randint(1, 12))  # one at least: a call that never began leaves no record
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)  # where it came too late there is an answer, to nobody
         case "impatient":
-            deadline = asyncio.get_running_loop().time() + chance.uniform(0, 0.002)
+            deadline = clock() + chance.uniform(0, 0.002)
             task = asyncio.create_task(predict(desk, call(deadline=deadline), raw(own)))
             [end] = await asyncio.gather(task, return_exceptions=True)
             if not isinstance(end, DeadlinePassed):

@@ -120,7 +120,7 @@ def test_without_a_durable_record_there_is_no_answer(tmp_path: Path) -> None:
 
 def test_a_model_that_is_refused_leaves_the_others_serving_and_says_why(tmp_path: Path) -> None:
     made = Forge()
-    wrong = forge.parts() | {"selftest": forge.GoldenCases(forge.golden().images, forge.golden().logits + 1).encode()}
+    wrong = forge.parts() | {"selftest": forge.golden(1).encode()}
     good, bad = made.bundle(), made.bundle(forge.manifest(model=ModelId("wrong", 1, 1)), wrong)
     site = made.site(tmp_path, [good, bad])
     with running(site) as appliance, appliance.client("admin") as client:

@@ -85,7 +85,7 @@ BAD_REQUESTS = {
     "no shape": infer(np.zeros((1, 8, 8, 1), np.uint8), shape=[]),
     "wrong byte length": infer(np.zeros((1, 8, 8, 1), np.uint8), shape=[2, 8, 8, 1]),
     "empty batch": infer(np.zeros((0, 8, 8, 1), np.uint8)),
-    "batch over the limit": infer(np.zeros((17, 8, 8, 1), np.uint8)),
+    "batch over the limit": infer(np.zeros((1025, 8, 8, 1), np.uint8)),
     "no input": oip.ModelInferRequest(model_name="forged"),
     "unknown input": infer(np.zeros((1, 8, 8, 1), np.uint8), name="picture"),
     "version that is not a number": oip.ModelInferRequest(model_name="forged", model_version="latest"),

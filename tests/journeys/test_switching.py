@@ -14,7 +14,6 @@ import pytest
 
 from appliance.bundle.manifest import ModelId
 from appliance.client import CallFailed, Client
-from appliance.model.golden import GoldenCases
 from appliance.oip import open_inference_pb2 as oip
 from appliance.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests import forge
@@ -29,7 +28,7 @@ def answering(vendor: Forge, number: int) -> bytes:
     """A version of the forged model whose every logit is higher by its number, so that an answer says which it is of."""
     model = forge.model()
     model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(forge.B + np.float32(number), "B"))
-    golden = GoldenCases(forge.golden().images, forge.golden().logits + np.float32(number))
+    golden = forge.golden(number)
     changed = {"graph": model.SerializeToString(), "selftest": golden.encode()}
     made = forge.manifest(model=ModelId("forged", number, 1), bundle_id=f"{number:032x}")
     return vendor.bundle(made, forge.parts() | changed)
@@ -124,7 +123,7 @@ def test_activation_over_the_network_needs_the_role_and_a_failed_one_leaves_the_
     vendor = Forge()
     broken = vendor.bundle(
         forge.manifest(model=ModelId("forged", 2, 1)),
-        forge.parts() | {"selftest": GoldenCases(forge.golden().images, forge.golden().logits + 1).encode()},
+        forge.parts() | {"selftest": forge.golden(1).encode()},
     )
     site = site_with(tmp_path, vendor, answering(vendor, 1), broken, answering(vendor, 3))
     with running(site) as appliance:

@@ -46,6 +46,44 @@ chosen = client.infer("forged", [files], outputs=[InferRequestedOutput("logits")
 assert np.abs(chosen.as_numpy("logits") - wanted).max() < 1e-4
 assert chosen.as_numpy("probabilities") is None and chosen.get_response().id == "case-9"
 
+asked = InferRequestedOutput("probabilities", class_count=2)
+best = client.infer("forged", [raw], outputs=[asked]).as_numpy("probabilities")
+assert best.shape == (len(images), 2), best.shape
+for row, logits in zip(best, wanted):
+    value, index, label = row[0].decode().split(":")
+    assert int(index) == logits.argmax() and label in ("one", "two", "three") and 0 < float(value) <= 1
+
+typed = InferInput("image", [1, 8, 8, 1], "FP32")
+typed.set_data_from_numpy(images[:1].astype(np.float32))
+assert np.abs(client.infer("forged", [typed], priority=1, timeout=5_000_000).as_numpy("logits") - wanted[:1]).max() < 1e-4
+config = client.get_model_config("forged").config
+assert config.name == "forged" and config.max_batch_size == 1024 and list(config.input[0].dims) == [8, 8, 1]
+assert "statistics" in client.get_server_metadata().extensions
+counted = client.get_inference_statistics("forged").model_stats[0]
+assert counted.inference_stats.success.count == 4 and counted.inference_count == 3 * len(images) + 1, counted
+assert [(m.name, m.version, m.state) for m in client.get_model_repository_index().models] == [("forged", "1", "READY")]
+for forbidden in (lambda: client.load_model("forged"), lambda: client.unload_model("forged"),
+                  lambda: client.get_system_shared_memory_status(), lambda: client.update_log_settings({})):
+    try:
+        forbidden()
+    except InferenceServerException as error:
+        assert "PERMISSION_DENIED" in error.status() and "appliance.v1.Administration" in error.message(), error
+    else:
+        raise AssertionError("it was to be refused")
+
+import asyncio
+import tritonclient.grpc.aio as aio
+
+async def at_once():
+    async with aio.InferenceServerClient(
+        address, ssl=True, root_certificates=f"{folder}/ca.crt",
+        private_key=f"{folder}/client.key", certificate_chain=f"{folder}/client.crt",
+    ) as other:
+        return await asyncio.gather(*[other.infer("forged", [raw]) for _ in range(8)])
+
+for answer in asyncio.run(at_once()):
+    assert np.abs(answer.as_numpy("logits") - wanted).max() < 1e-4
+
 for model, tensor, status in (("other", raw, "NOT_FOUND"), ("forged", None, "INVALID_ARGUMENT")):
     if tensor is None:
         tensor = InferInput("image", [1, 4, 4, 1], "UINT8")

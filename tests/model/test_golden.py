@@ -7,18 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.bundle.manifest import InputSpec
 from appliance.errors import FailedGoldenCase, MalformedBundle
 from appliance.model.golden import GoldenCases
+from appliance.model.inputs import Encoded, Raw
+from tests import forge
 
-CASES = GoldenCases((b"one", b"two"), np.array([[1, 2, 3], [4, 5, 6]], np.float32))
+CASES = GoldenCases.of_images((b"one", b"two"), np.array([[1, 2, 3], [4, 5, 6]], np.float32))
 WHOLE = CASES.encode()
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=5), st.integers(2, 4))
 def test_what_is_encoded_decodes(images: list[bytes], classes: int) -> None:
     logits = np.random.default_rng(len(images)).normal(size=(len(images), classes)).astype(np.float32)
-    again = GoldenCases.decode(GoldenCases(tuple(images), logits).encode(), len(images), classes)
-    assert again.images == tuple(images)
+    again = GoldenCases.decode(GoldenCases.of_images(images, logits).encode(), len(images), classes, (forge.SPEC,))
+    assert again.cases == tuple((Encoded((image,)),) for image in images)
     assert np.array_equal(again.logits, logits)
 
 
@@ -35,7 +38,7 @@ def test_replay_that_differs_is_refused(logits: list[float]) -> None:
 
 
 def test_golden_logits_that_are_no_numbers_match_nothing() -> None:
-    broken = GoldenCases((b"x",), np.full((1, 3), np.nan, np.float32))
+    broken = GoldenCases.of_images((b"x",), np.full((1, 3), np.nan, np.float32))
     with pytest.raises(FailedGoldenCase):
         broken.check(0, np.full(3, np.nan, np.float32), 1.0)
 
@@ -58,4 +61,13 @@ ONE = np.zeros(3, np.uint8)
 ])  # fmt: skip
 def test_selftest_that_is_not_one_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedBundle):
-        GoldenCases.decode(data, 2, 3)
+        GoldenCases.decode(data, 2, 3, (forge.SPEC,))
+
+
+def test_cases_of_several_tensors_decode_to_what_was_encoded() -> None:
+    specs = (InputSpec("age", "FP32", (), None), InputSpec("image", "UINT8", (8, 8, 1), forge.SPEC.image))
+    age = Raw("FP32", (1,), np.float32(61).tobytes())
+    cases = GoldenCases(((age, Encoded((b"one",))), (age, Encoded((b"two",)))), CASES.logits)
+    assert GoldenCases.decode(cases.encode(), 2, 3, specs).cases == cases.cases
+    with pytest.raises(MalformedBundle):
+        GoldenCases.decode(cases.encode(), 2, 3, (InputSpec("age", "FP64", (), None), specs[1]))

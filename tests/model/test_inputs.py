@@ -15,19 +15,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from appliance.bundle.manifest import InputSpec
+from appliance.bundle.manifest import ImageSpec, InputSpec
 from appliance.errors import InvalidInput
 from appliance.model import inputs
+from appliance.model.inputs import Encoded, Raw
 from tests import forge
 
-GREY = InputSpec("image", 8, 8, 1, "stretch", 1_000_000, 1 << 20)
-RGB = replace(GREY, channels=3)
+GREY = InputSpec("image", "UINT8", (8, 8, 1), ImageSpec("stretch", "full", 1_000_000, 1 << 20))
+RGB = replace(GREY, shape=(8, 8, 3))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def image(spec: InputSpec, **changes: Any) -> InputSpec:
+    """A spec whose images are read in another way."""
+    assert spec.image is not None
+    return replace(spec, image=replace(spec.image, **changes))
 
 
 def one(data: bytes, spec: InputSpec = GREY) -> np.ndarray:
@@ -178,10 +185,10 @@ def test_header_that_promises_too_many_pixels_is_refused_without_making_room() -
 
 def test_limits_of_bytes_and_pixels_are_inclusive() -> None:
     data = forge.png(forge.image(1))
-    exact = replace(GREY, bytes_max=len(data), pixels_max=64)
+    exact = image(GREY, bytes_max=len(data), pixels_max=64)
     assert one(data, exact).shape == (8, 8, 1)
-    refuses(data, f"has more than {len(data) - 1} bytes", replace(exact, bytes_max=len(data) - 1))
-    refuses(data, "has more than 63 pixels", replace(exact, pixels_max=63))
+    refuses(data, f"has more than {len(data) - 1} bytes", image(exact, bytes_max=len(data) - 1))
+    refuses(data, "has more than 63 pixels", image(exact, pixels_max=63))
 
 
 def test_the_message_names_the_image_that_is_wrong() -> None:
@@ -197,7 +204,7 @@ def bands() -> Image.Image:
 
 
 def test_crop_keeps_the_centre_and_stretch_keeps_everything() -> None:
-    assert (one(encoded(bands()), replace(GREY, resize="crop")) == 255).all()
+    assert (one(encoded(bands()), image(GREY, resize="crop")) == 255).all()
     stretched = one(encoded(bands()))[4, :, 0]
     assert (stretched[0], stretched[-1]) == (0, 0)
     assert stretched.max() > 200
@@ -210,12 +217,16 @@ def test_stretch_is_pillows_antialiased_bilinear() -> None:
 
 
 def test_height_and_width_are_not_confused() -> None:
-    assert inputs.decode(replace(GREY, height=5, width=9), [encoded(bands())]).shape == (1, 5, 9, 1)
+    assert inputs.decode(replace(GREY, shape=(5, 9, 1)), [encoded(bands())]).shape == (1, 5, 9, 1)
+
+
+def raw(data: bytes | memoryview, *shape: int, datatype: str = "UINT8") -> Raw:
+    return Raw(datatype, shape, data)
 
 
 def test_raw_pixels_are_viewed_without_a_copy() -> None:
     buffer = bytearray(3 * 64)
-    rows = inputs.view(GREY, memoryview(buffer), [3, 8, 8, 1])
+    rows = inputs.read(GREY, raw(memoryview(buffer), 3, 8, 8, 1))
     buffer[64] = 200
     assert (rows.shape, rows[1, 0, 0, 0]) == ((3, 8, 8, 1), 200)
 
@@ -224,15 +235,61 @@ def test_raw_pixels_are_viewed_without_a_copy() -> None:
     "shape", [[], [3], [3, 8, 8], [3, 64], [3, 8, 8, 3], [3, 1, 8, 8], [-3, 8, 8, 1], [3, 8, 8, 1, 1], [3, -8, -8, 1]]
 )
 def test_raw_pixels_of_another_shape_are_refused(shape: list[int]) -> None:
-    with pytest.raises(InvalidInput, match=r"must be \[rows, 8, 8, 1\]"):
-        inputs.view(GREY, bytes(192), shape)
+    with pytest.raises(InvalidInput, match=r"must have the shape \[rows, 8, 8, 1\]"):
+        inputs.read(GREY, raw(bytes(192), *shape))
 
 
 @pytest.mark.parametrize("size", [0, 191, 193, 64])
 def test_raw_pixels_must_be_as_many_as_their_shape_says(size: int) -> None:
     with pytest.raises(InvalidInput, match="not as many"):
-        inputs.view(GREY, bytes(size), [3, 8, 8, 1])
+        inputs.read(GREY, raw(bytes(size), 3, 8, 8, 1))
 
 
-def test_no_raw_rows_are_no_rows() -> None:
-    assert inputs.view(GREY, b"", [0, 8, 8, 1]).shape == (0, 8, 8, 1)
+def test_pixels_may_come_as_floats_and_normalised_ones_are_refused() -> None:
+    """The third form of an image: what a client's library makes of it, as long as nobody has scaled it yet."""
+    pixels = np.arange(64, dtype=np.float32).reshape(1, 8, 8, 1)
+    found = inputs.read(GREY, raw(pixels.tobytes(), 1, 8, 8, 1, datatype="FP32"))
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, pixels)
+    for wrong in (pixels / 255, pixels + 0.5, pixels * 10, pixels - 1, pixels * np.nan, pixels + np.inf):
+        with pytest.raises(InvalidInput, match="whole pixels"):
+            inputs.read(GREY, raw(wrong.astype(np.float32).tobytes(), 1, 8, 8, 1, datatype="FP32"))
+
+
+@pytest.mark.parametrize("datatype", sorted(inputs.DTYPES))
+def test_a_tensor_of_any_datatype_is_read_as_it_is(datatype: str) -> None:
+    spec = InputSpec("x", datatype, (2, 3), None)
+    wanted = np.arange(12).reshape(2, 2, 3).astype(inputs.DTYPES[datatype])
+    assert spec.row_bytes == 6 * wanted.itemsize
+    found = inputs.read(spec, raw(wanted.tobytes(), 2, 2, 3, datatype=datatype))
+    assert found.dtype == wanted.dtype
+    assert np.array_equal(found, wanted)
+    other = "INT8" if datatype != "INT8" else "UINT8"
+    with pytest.raises(InvalidInput, match=f"has the datatype {datatype}"):
+        inputs.read(spec, raw(wanted.tobytes(), 2, 2, 3, datatype=other))
+    with pytest.raises(InvalidInput, match="takes no images"):
+        inputs.read(spec, Encoded([forge.png(forge.image(1))]))
+
+
+def test_a_boolean_that_is_neither_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="neither 0 nor 1"):
+        inputs.read(InputSpec("x", "BOOL", (2,), None), raw(b"\x01\x02", 1, 2, datatype="BOOL"))
+
+
+def jpeg(pixels: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pixels.save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_draft_is_near_the_full_image_and_never_smaller_than_the_input(orientation: int) -> None:
+    """Decoding at an eighth of the size is another recipe: near, and not the same."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    big = Image.fromarray(np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)).resize((640, 400), 1)
+    spec = InputSpec("image", "UINT8", (48, 32, 3), ImageSpec("stretch", "full", 1_000_000, 1 << 20))
+    full, draft = (one(jpeg(big, exif=exif), s).astype(int) for s in (spec, image(spec, decode="draft")))
+    assert full.shape == draft.shape
+    assert 0 < np.abs(full - draft).mean() < 4
+    assert np.array_equal(one(encoded(big), spec), one(encoded(big), image(spec, decode="draft")))  # of a PNG there is none
