@@ -1,7 +1,8 @@
 """The one writer of the log (audit-format sections 4 and 5): group commit, fail closed, go on after a restart.
 
 Calls hand in an entry and wait. A thread takes all that waits, writes it with one checkpoint, makes it durable with one
-``fdatasync``, and only then lets the answers go. Nothing is written in any other way.
+``fdatasync``, and only then lets the answers go. Nothing is written in any other way. An entry that has no record's form is a
+mistake of ours, and fails alone: one that somebody could provoke would otherwise end the appliance.
 """
 
 import asyncio
@@ -164,20 +165,30 @@ class Journal:
                 started = perf_counter()
                 receipts = self._commit(group)
                 if self._watcher:
-                    self._watcher.committed(len(group), perf_counter() - started)
+                    self._watcher.committed(len(receipts) - receipts.count(None), perf_counter() - started)
                 _deliver(group, receipts)
             except Exception:  # whatever went wrong, the log on disk is no longer known: nothing more may be written
                 log.exception("the audit log failed; it takes no more records")
                 with self._wake:
                     self._failed = True
                     group, self._waiting = group + self._waiting, []
-                _deliver(group, None)
+                _deliver(group, [None] * len(group))
                 self.on_failure()
                 return
 
-    def _commit(self, group: list[_Waiting]) -> list[Receipt]:
-        """One write, one sync. The order is the promise: nobody is answered before the last line."""
-        records = [record.encode(w.entry, self._tree.size + i, self._origin) for i, w in enumerate(group)]
+    def _commit(self, group: list[_Waiting]) -> list[Receipt | None]:
+        """One write, one sync. The order is the promise: nobody is answered before the last line.
+
+        An entry that cannot be encoded has no receipt.
+        """
+        encoded: list[bytes | None] = []
+        index = self._tree.size
+        for waiting in group:
+            encoded.append(self._encode(waiting.entry, index))
+            index += encoded[-1] is not None
+        records = [data for data in encoded if data is not None]
+        if not records:
+            return [None] * len(group)
         block = b"".join(segment.frame(segment.RECORD, data) for data in records)
         if self._end + len(block) + NOTE_BYTES_MAX > self._segment_bytes and self._end > self._head_end:
             self._start_segment()
@@ -189,7 +200,15 @@ class Journal:
         self._write(block + self._checkpoint_frame(signed))
         self._sync(self._fd)
         self.position = signed
-        return receipts
+        given = iter(receipts)
+        return [None if data is None else next(given) for data in encoded]
+
+    def _encode(self, entry: Entry, index: int) -> bytes | None:
+        try:
+            return record.encode(entry, index, self._origin)
+        except (ValueError, TypeError):
+            log.exception("a record of %s cannot be written", entry.event)
+            return None
 
     def _checkpoint_frame(self, signed: Checkpoint) -> bytes:
         return segment.frame(segment.CHECKPOINT, self._key.sign(signed, self._key_id))
@@ -256,17 +275,17 @@ def _unavailable() -> AuditUnavailable:
     return AuditUnavailable("No audit record can be written, so there is no answer.")
 
 
-def _deliver(group: list[_Waiting], receipts: list[Receipt] | None) -> None:
-    """Wakes the callers of a group, in their event loop, at once."""
+def _deliver(group: list[_Waiting], receipts: list[Receipt | None]) -> None:
+    """Wakes the callers of a group, in their event loop, at once. Where there is no receipt, there is no answer."""
 
     def deliver() -> None:
-        for i, waiting in enumerate(group):
+        for waiting, receipt in zip(group, receipts, strict=True):
             if waiting.future.cancelled():
                 continue
-            if receipts is None:
+            if receipt is None:
                 waiting.future.set_exception(_unavailable())
             else:
-                waiting.future.set_result(receipts[i])
+                waiting.future.set_result(receipt)
 
     with suppress(RuntimeError):  # the loop is gone: so are those who waited
         group[0].future.get_loop().call_soon_threadsafe(deliver)
