@@ -1,8 +1,8 @@
 """The one writer of the log (audit-format sections 4 and 5): group commit, fail closed, go on after a restart.
 
 Calls hand in an entry and wait. A thread takes all that waits, writes it with one checkpoint, makes it durable with one
-``fdatasync``, and only then lets the answers go. Nothing is written in any other way. An entry that has no record's form is a
-mistake of ours, and fails alone: one that somebody could provoke would otherwise end the appliance.
+``fdatasync``, and only then lets the answers go. Nothing is written in any other way. An entry that cannot be
+encoded is a mistake of ours, and fails alone: one that somebody could provoke would otherwise end the appliance.
 """
 
 import asyncio

@@ -70,7 +70,8 @@ def test_request_signed_by_another_key_than_it_carries_is_refused() -> None:
 
 
 @pytest.mark.parametrize("site", [
-    "A\nfingerprint  dead beef dead beef dead", "A\x1b[1A\rB", "A\x85B", "A\u2028B", "A\u202eB", "A\u200bB", "A\u00a0B", "\x7f",
+    "A\nfingerprint  dead beef dead beef dead", "A\x1b[1A\rB", "A\x85B", "A\u2028B",
+    "A\u202eB", "A\u200bB", "A\u00a0B", "\x7f",
 ])  # fmt: skip
 def test_name_of_a_site_draws_no_line_of_its_own(site: str) -> None:
     """Shown at the vendor's desk beside the fingerprint, it could show the one that somebody else has read out."""
