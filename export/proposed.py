@@ -83,13 +83,16 @@ def _require_ours(root: Root) -> None:
 def _keys(root: Root) -> dict[str, list[str]]:
     """The ids of the keys of each kind, and the algorithms required. Raises ValueError, KeyError, MalformedBundle."""
     exporter, licensing = decode_desks(root.unrecognized_fields.get(ROOT_DESKS))
-    return {
+    found = {
         "root key": [_key_id(root.keys[keyid]) for keyid in root.roles["root"].keyids],
         "release": [_key_id(root.keys[keyid]) for keyid in root.roles["timestamp"].keyids],
         "exporter": list(exporter.keys),
         "licensing": list(licensing.keys),
         "require": sorted(exporter.required),
     }
+    if any(len(set(values)) != len(values) for values in found.values()):
+        raise ValueError("one key under two ids, which could meet a threshold alone")
+    return found
 
 
 def _key_id(key: Key) -> str:

@@ -265,6 +265,12 @@ def test_root_that_was_changed_while_it_waited_is_not_the_one_that_was_read_out(
     assert (office.repository / "root.pending").read_bytes() == before
 
 
+def twice(root: Root) -> None:
+    """One root key under a second id, so that its holder alone meets the threshold."""
+    key = root.keys[root.roles["root"].keyids[0]]
+    root.add_key(SSlibKey("ab" * 32, key.keytype, key.scheme, key.keyval), "root")
+
+
 def rename(root: Root) -> None:
     """A thief's key, under the id of the release key that everybody expects."""
     (keyid,) = root.roles["timestamp"].keyids
@@ -279,6 +285,7 @@ def test_key_under_the_id_of_another_is_shown_as_what_it_is(office: Office) -> N
 
 
 @pytest.mark.parametrize("change", [
+    twice,
     lambda root: root.add_key(thief(), "timestamp"),
     lambda root: setattr(root, "consistent_snapshot", False),
     lambda root: root.unrecognized_fields.update(stray=1),
