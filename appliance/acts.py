@@ -127,7 +127,9 @@ class Acts:
             try:
                 await self.tick()
             except AuditUnavailable:
-                return
+                if not self.journal.writable:
+                    return
+                log.exception("an alarm cannot be put on record")
             except Exception:  # a tick that fails must not be the last
                 log.exception("the site cannot be looked at")
 

@@ -210,7 +210,7 @@ class Registry:
                 raise NewVendor(f"This vendor is new here, and the fingerprint of its root is {expected}.")
             known = None if name is None else vendors[name]
             new = await asyncio.to_thread(trust.refresh, self._site.incoming, medium, known)
-            await asyncio.to_thread(self._require_apart, new.policy, name)
+            await asyncio.to_thread(self._require_consistent, new.policy, name)
             await asyncio.to_thread(self._site.write_policy, new.policy.vendor, new.vendor, new.policy_bytes)
             act.entry.detail = trust_detail(new.policy.vendor, new.vendor)
         for model in self.acts.state.models:
@@ -218,8 +218,10 @@ class Registry:
         self._site.drop_old_policies(new.policy.vendor, new.vendor)
         return new.policy.vendor, new.vendor
 
-    def _require_apart(self, new: Policy, name: str | None) -> None:
-        """Raises NotAdmitted where two vendors would have one name or one key, or a vendor another name than before."""
+    def _require_consistent(self, new: Policy, name: str | None) -> None:
+        """Raises NotAdmitted where two vendors would have one name or one key, or a vendor another name than before; and
+        RolledBack where something is no longer revoked.
+        """
         others = self.acts.state.vendors.keys() - {name}
         if new.vendor in others:
             raise NotAdmitted("A vendor of this name is known here by another root.")
@@ -230,7 +232,10 @@ class Registry:
             with suppress(StateError):  # a policy that is damaged is for its own repository to mend
                 there = self._site.policy(self.acts.state, other)
                 if keys & {*there.exporter.keys, *there.licensing.keys}:
-                    raise NotAdmitted("The trust repository names a key that is another vendor's here.")
+                    raise NotAdmitted(f"The trust repository names a key that is {other}'s here, another vendor's.")
+        if name is not None:
+            with suppress(StateError):  # as above: then nobody knows any more what was revoked
+                new.require_revoked_still(self._site.policy(self.acts.state, name))
 
     # -----------------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ policy, and says in our own words what it refused. The only importer of tuf; not
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ FIRST_ROOT = "metadata/1.root.json"
 FILES_MAX = 1_000
 FILE_BYTES_MAX = 5_000_000
 KEYS_MAX = 64
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
 
 _REFUSALS: tuple[tuple[type[Exception], type[ApplianceError], str], ...] = (
     (tuf_errors.UnsignedMetadataError, UntrustedSignature, "The trust repository is not signed by enough of its keys."),
@@ -149,8 +151,11 @@ class _Verified:
         )
         if targets.signed.delegations is not None or not root.signed.consistent_snapshot:
             raise MalformedBundle("The trust repository delegates, or has no consistent snapshots.")
-        if len({keyid for role in root.signed.roles.values() for keyid in role.keyids}) > KEYS_MAX:
+        keyids = {keyid for role in root.signed.roles.values() for keyid in role.keyids}
+        if len(keyids) > KEYS_MAX:
             raise MalformedBundle(f"The trust repository has more than {KEYS_MAX} keys.")
+        if not all(_KEY_ID.fullmatch(keyid) for keyid in keyids):  # TUF lets them be any text, and they go on record
+            raise MalformedBundle("A key of the trust repository has an id that is not 64 hex digits.")
         if max(part.signed.version for part in (root, timestamp, snapshot, targets)) > canonical.INTEGER_MAX:
             raise MalformedBundle("A version of the trust repository is over 53 bits.")
         return cls(root, root_bytes, timestamp, snapshot, targets)

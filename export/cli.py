@@ -192,8 +192,9 @@ def grant(
     found.require_published()
     applicant = enrolment.read(request.read_bytes())
     model = found.manifest.model
+    # Last, below whatever the request says of itself: this line is the one to compare.
     click.echo(
-        f"site         {applicant.site}\nfingerprint  {applicant.fingerprint}\nmodel        {model.id} {model.version}"
+        f"model        {model.id} {model.version}\nsite         {applicant.site}\nfingerprint  {applicant.fingerprint}"
     )
     if fingerprint is None:
         click.confirm("Has a person at the site read out this same fingerprint?", abort=True)

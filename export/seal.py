@@ -20,7 +20,8 @@ def seal(manifest: Manifest, plain: Mapping[str, bytes], content_key: bytes, sig
     """The bytes of a bundle file. ``plain`` is content by role; the manifest's own ``parts`` are filled in here.
 
     Raises:
-        MalformedBundle: the manifest does not obey section 4, or the parts are not those it needs.
+        MalformedBundle: the manifest does not obey section 4, the parts are not those it needs, or a reader would find the
+            envelope too long, which a manifest with many labels can make it.
         ValueError: ``plain`` has a role that the format does not know.
     """
     unknown = set(plain) - set(ROLES)
@@ -41,12 +42,13 @@ def countersign(bundle: bytes, signers: Sequence[SigningKey]) -> bytes:
     """The same bundle with more signatures: its statement, and so its digest and its grants, stay as they are.
 
     Raises:
-        MalformedBundle: it is not a bundle, or would have more signatures than it may, or two of one key.
+        MalformedBundle: it is not a bundle, or would have more signatures or a longer envelope than it may, or two
+            signatures of one key.
     """
     envelope, parts = container.split(bundle)
     there = signature.parse(envelope, manifests.PAYLOAD_TYPE)
     more = signature.parse(signature.sign(manifests.PAYLOAD_TYPE, there.payload, signers), manifests.PAYLOAD_TYPE)
-    if there.signers & more.signers:
+    if len(there.signers | more.signers) != len(there.signers) + len(more.signatures):
         raise MalformedBundle("The bundle is signed by this key already.")
     joined = signature.encode(replace(there, signatures=(*there.signatures, *more.signatures)))
     signature.parse(joined, manifests.PAYLOAD_TYPE)

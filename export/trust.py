@@ -1,6 +1,8 @@
 """A vendor's trust repository: made, published to, revoked from, and its keys changed (bundle-format sections 10 and 11).
 
-python-tuf has the formats and checks the thresholds; this file says what stands in them. A repository is a folder::
+python-tuf has the formats and checks the thresholds; this file says what stands in them. The folder is anybody's: before
+something is said anew, what it says is verified as a site would, from its first root, whatever its dates. What only a memory
+would show, a whole folder put back to an older copy, sites refuse. A repository is a folder::
 
     metadata/1.root.json … N.snapshot.json  N.targets.json  timestamp.json      targets/<sha256>.policy.json
     root.pending                    the next root, while it waits for signatures of other root keys; no appliance looks at it
@@ -9,14 +11,15 @@ python-tuf has the formats and checks the thresholds; this file says what stands
 """
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from securesystemslib.exceptions import StorageError
 from securesystemslib.signer import Key, SecretsHandler, Signature, Signer, SSlibKey
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
@@ -34,11 +37,12 @@ from appliance.bundle.policy import (
 )
 from appliance.bundle.signature import KeyRing, SigningKey, VerifyingKey, algorithm, key_ring
 from appliance.canonical import fingerprint
-from appliance.errors import ConfigError, NotAdmitted
+from appliance.errors import ConfigError, NotAdmitted, UntrustedSignature
+from export.proposed import ONLINE, Proposed
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 _NO_ROOT_KEY = "none of the keys is a root key of this repository"
-ONLINE = ("targets", "snapshot", "timestamp")
+_TAMPERED = "The trust repository in this folder is not what its keys have signed; bring back a copy that is."
 _compact = JSONSerializer(compact=True)
 
 
@@ -74,9 +78,29 @@ class Repository:
 
     @property
     def policy(self) -> Policy:
-        """What it says today. Raises ConfigError where there is no repository."""
-        digest = self._online().targets.signed.targets[FILE_NAME].hashes["sha256"]
-        return policies.decode((self._targets / f"{digest}.{FILE_NAME}").read_bytes())
+        """What it says today, to every site that goes by the newest root.
+
+        Raises:
+            ConfigError: there is no repository.
+            UntrustedSignature: it is not what its keys have signed, or was not published since they changed.
+        """
+        root = self._root()
+        said = self._said(self._online([root]))
+        said.require_within(*_desks(root))
+        return said
+
+    @property
+    def is_said_by_replaced_keys(self) -> bool:
+        """Whether its release keys have changed since it was published. A thief of those before could have written it, so
+        a person has to look. Raises ConfigError, UntrustedSignature.
+        """
+        roots = self._roots()
+        try:
+            self._online(roots[-1:])
+        except UntrustedSignature:
+            self._online(roots)
+            return True
+        return False
 
     @property
     def fresh_until(self) -> datetime:
@@ -98,9 +122,16 @@ class Repository:
     @property
     def root_version(self) -> int:
         """The newest root that has all its signatures; 0 where there is none yet."""
-        return max((int(path.name.partition(".")[0]) for path in self._metadata.glob("*.root.json")), default=0)
+        return next(number for number in count() if not (self._metadata / f"{number + 1}.root.json").exists())
 
-    def create(self, vendor: str, authority: Authority, signers: Sequence[SigningKey], now: datetime) -> int:
+    def create(
+        self,
+        vendor: str,
+        authority: Authority,
+        signers: Sequence[SigningKey],
+        now: datetime,
+        agree: Callable[[Proposed], None] = lambda root: None,
+    ) -> int:
         """Makes a repository with nothing published; returns how many signatures of root keys are still missing.
 
         Raises:
@@ -113,22 +144,31 @@ class Repository:
         root.version = 1
         policy = Policy(vendor, *_desks(root), {}, {})
         self._write(policy, Online(), _among(signers, root, "targets"), now)
-        return self._place_root(Metadata(root), signers)
+        return self._place_root(Metadata(root), signers, agree)
 
     def publish(self, edit: Callable[[Policy], Policy], signers: Sequence[SigningKey], now: datetime) -> Policy:
         """Says something new, or the same for longer; of keys always what the root says, but for those that are revoked.
 
         Raises:
             ConfigError: no release key is among the signers, or there is no root yet that has its signatures.
+            UntrustedSignature: what is there is not what its keys have signed.
             MalformedBundle: the policy would not obey section 10.
         """
-        root, said = self._root(), self.policy
+        roots = self._roots()
+        root, online = roots[-1], self._online(roots)
+        said = self._said(online)
         exporter, licensing = (_without(ring, said.revoked_keys) for ring in _desks(root))
         policy = edit(replace(said, exporter=exporter, licensing=licensing))
-        self._write(policy, self._online(), _among(signers, root, "targets"), now)
+        self._write(policy, online, _among(signers, root, "targets"), now)
         return policy
 
-    def rotate(self, authority: Authority, signers: Sequence[SigningKey], now: datetime) -> int:
+    def rotate(
+        self,
+        authority: Authority,
+        signers: Sequence[SigningKey],
+        now: datetime,
+        agree: Callable[[Proposed], None] = lambda root: None,
+    ) -> int:
         """Changes whose keys count; returns how many signatures of old and new root keys are still missing.
 
         A repository whose keys have changed is to be published anew. Until the new root has its signatures the old one
@@ -136,6 +176,7 @@ class Repository:
 
         Raises:
             ConfigError: a root is waiting for signatures already, the threshold cannot be met, or no signer counts.
+            UntrustedSignature: the root that is there is not what its keys have signed.
         """
         if self._pending.exists():
             raise ConfigError("a root is waiting for its signatures already: python -m export trust sign")
@@ -143,33 +184,90 @@ class Repository:
         changed = _changed(before, authority, now + timedelta(days=self._lifetimes.root))
         if not _among(signers, changed, "root", before):
             raise ConfigError(_NO_ROOT_KEY)
-        return self._place_root(Metadata(changed), signers)
+        return self._place_root(Metadata(changed), signers, agree)
 
-    def sign(self, signers: Sequence[SigningKey]) -> int:
-        """Adds signatures to the root that waits for them; returns how many are still missing. Raises ConfigError."""
+    def sign(self, signers: Sequence[SigningKey], agree: Callable[[Proposed], None] = lambda root: None) -> int:
+        """Adds signatures to the root that waits for them; returns how many are still missing.
+
+        Whoever can write the folder can have put that root there: ``agree`` is shown it, and raises where it is not to be.
+
+        Raises:
+            ConfigError: no root is waiting, or no signer counts.
+            NotAdmitted: it has what cannot be shown, or is not the next one.
+            UntrustedSignature: the root that is there is not what its keys have signed.
+        """
         if not self._pending.exists():
             raise ConfigError("no root is waiting for signatures")
-        root = _read(Root, self._pending)
+        root, _ = _read(Root, self._pending)
+        if root.signed.version != self.root_version + 1:
+            raise NotAdmitted("The root that waits for signatures is not the next one of this repository.")
         if not _among(signers, root.signed, "root", self._root() if root.signed.version > 1 else None):
             raise ConfigError(_NO_ROOT_KEY)
-        return self._place_root(root, signers)
+        return self._place_root(root, signers, agree)
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _root(self) -> Root:
-        if not self.root_version:
+    def _roots(self) -> list[Root]:
+        """Every root, each signed as the one before it and it itself demand. Raises ConfigError, UntrustedSignature."""
+        roots: list[Root] = []
+        for number in range(1, self.root_version + 1):
+            root, _ = _read(Root, self._metadata / f"{number}.root.json")
+            if root.signed.version != number:
+                raise UntrustedSignature(_TAMPERED)
+            for by in (*roots[-1:], root.signed):
+                _verify(by, root)
+            roots.append(root.signed)
+        if not roots:
             raise ConfigError("there is no trust repository in this folder, or its root lacks signatures")
-        return _read(Root, self._metadata / f"{self.root_version}.root.json").signed
+        return roots
 
-    def _online(self) -> "Online":
-        timestamp = _read(Timestamp, self._metadata / "timestamp.json")
-        snapshot = _read(Snapshot, self._metadata / f"{timestamp.signed.snapshot_meta.version}.snapshot.json")
-        targets = _read(Targets, self._metadata / f"{snapshot.signed.meta['targets.json'].version}.targets.json")
-        return Online(targets, snapshot, timestamp)
+    def _root(self) -> Root:
+        return self._roots()[-1]
 
-    def _place_root(self, root: Metadata[Root], signers: Sequence[SigningKey]) -> int:
+    def _online(self, roots: Sequence[Root] | None = None) -> "Online":
+        """The three roles, as the release keys of the newest root have signed them; or, until somebody publishes under
+        that one, those of an earlier root. Raises ConfigError, UntrustedSignature.
+        """
+        roots = roots or self._roots()
+        timestamp, _ = _read(Timestamp, self._metadata / "timestamp.json")
+        about = timestamp.signed.snapshot_meta
+        snapshot, snapshot_bytes = _read(Snapshot, self._metadata / f"{about.version}.snapshot.json")
+        meta = snapshot.signed.meta.get("targets.json")
+        if meta is None:
+            raise UntrustedSignature(_TAMPERED)
+        targets, targets_bytes = _read(Targets, self._metadata / f"{meta.version}.targets.json")
+        made = Online(targets, snapshot, timestamp)
+        for root in reversed(roots):
+            try:
+                for role in (timestamp, snapshot, targets):
+                    _verify(root, role)
+                about.verify_length_and_hashes(snapshot_bytes)
+                meta.verify_length_and_hashes(targets_bytes)
+            except (UntrustedSignature, RepositoryError):
+                continue
+            if (about.version, meta.version) == (snapshot.signed.version, targets.signed.version):
+                return made
+        raise UntrustedSignature(_TAMPERED)
+
+    def _said(self, online: "Online") -> Policy:
+        """The policy that the targets role vouches for. Raises ConfigError, UntrustedSignature, MalformedBundle."""
+        try:
+            target = online.targets.signed.targets[FILE_NAME]
+            data = (self._targets / f"{target.hashes['sha256']}.{FILE_NAME}").read_bytes()
+            target.verify_length_and_hashes(data)
+        except OSError:
+            raise ConfigError("there is no whole trust repository in this folder: its policy is missing") from None
+        except (KeyError, RepositoryError):
+            raise UntrustedSignature(_TAMPERED) from None
+        return policies.decode(data)
+
+    def _place_root(
+        self, root: Metadata[Root], signers: Sequence[SigningKey], agree: Callable[[Proposed], None] | None = None
+    ) -> int:
         """Signs a root with those signers that count for it, and puts it in place once they are enough."""
         before = None if root.signed.version == 1 else self._root()
+        if agree is not None:
+            agree(Proposed(root, before, self.root_fingerprint if before else None))
         for signer in _among(signers, root.signed, "root", before):
             root.sign(_TufSigner(signer), append=True)
         result = root.signed.get_root_verification_result(before, root.signed_bytes, root.signatures)
@@ -319,15 +417,23 @@ class _TufSigner(Signer):
         raise TypeError("this signer is made from a key")
 
 
-def _read(kind: type[T], path: Path) -> "Metadata[T]":
-    """A role's file. Raises ConfigError."""
-    try:
-        found = Metadata[T].from_file(str(path))
-    except (OSError, StorageError, RepositoryError):
-        found = None
+def _read(kind: type[T], path: Path) -> "tuple[Metadata[T], bytes]":
+    """A role's file, not verified, and its bytes. Raises ConfigError."""
+    data, found = b"", None
+    with suppress(OSError, RepositoryError):
+        data = path.read_bytes()
+        found = Metadata[T].from_bytes(data)
     if found is None or not isinstance(found.signed, kind):
         raise ConfigError(f"there is no whole trust repository in this folder: {path.name}")
-    return found
+    return found, data
+
+
+def _verify(by: Root, role: Metadata[Any]) -> None:
+    """Raises UntrustedSignature where a role is not signed by enough of the keys that a root names for it."""
+    try:
+        by.verify_delegate(role.signed.type, role.signed_bytes, role.signatures)
+    except (RepositoryError, ValueError):
+        raise UntrustedSignature(_TAMPERED) from None
 
 
 def _without(ring: KeyRing, revoked: Collection[str]) -> KeyRing:

@@ -8,7 +8,8 @@ import click
 
 from appliance.bundle.policy import Policy
 from appliance.bundle.signature import ED25519, ML_DSA_65, SigningKey
-from appliance.canonical import format_time
+from appliance.canonical import format_time, is_fingerprint
+from appliance.errors import NotAdmitted
 from export import keys
 from export import trust as repository
 from export.options import (
@@ -23,6 +24,7 @@ from export.options import (
     signers,
     utc_now,
 )
+from export.proposed import Proposed
 from export.trust import Authority, Lifetimes, Repository
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -84,7 +86,7 @@ def init(
     authority = Authority(
         public(roots), threshold, public(release), public(exporter), public(licensing), _required(require_ml_dsa)
     )
-    _say_missing(made, made.create(vendor, authority, _signers(signing_keys, passphrase_files), utc_now()))
+    _say_missing(made, made.create(vendor, authority, _signers(signing_keys, passphrase_files), utc_now(), _show))
 
 
 @group.command()
@@ -160,6 +162,7 @@ def revoke(
 )
 @key_option("root")
 @passphrase_files(required=False)
+@click.option("--yes", is_flag=True, help="Sign what is shown, and ask nobody.")
 @lifetimes("root")
 def rotate(
     directory: Path,
@@ -171,23 +174,41 @@ def rotate(
     require_ml_dsa: bool | None,
     signing_keys: tuple[str, ...],
     passphrase_files: tuple[Path, ...],
+    yes: bool,
     **days: int,
 ) -> None:
     """Change whose keys count, or only renew the root. Then publish, with a release key that counts."""
     made = Repository(directory, Lifetimes(**days))
     required = () if require_ml_dsa is None else _required(require_ml_dsa)
     authority = Authority(public(roots), threshold or 0, public(release), public(exporter), public(licensing), required)
-    _say_missing(made, made.rotate(authority, _signers(signing_keys, passphrase_files), utc_now()))
+
+    def agree(root: Proposed) -> None:
+        _show(root)
+        if not yes:
+            click.confirm("Is this what is to count from now on?", abort=True)
+
+    _say_missing(made, made.rotate(authority, _signers(signing_keys, passphrase_files), utc_now(), agree))
 
 
 @group.command()
 @click.argument("directory", type=FOLDER)
 @key_option("root")
 @passphrase_files(required=False)
-def sign(directory: Path, signing_keys: tuple[str, ...], passphrase_files: tuple[Path, ...]) -> None:
-    """Sign a root that waits for your signature."""
+@click.option("--fingerprint", help="What whoever proposed the root read out, its line `to sign`; asked for if left out.")
+def sign(
+    directory: Path, signing_keys: tuple[str, ...], passphrase_files: tuple[Path, ...], fingerprint: str | None
+) -> None:
+    """Sign a root that waits for your signature, once you have seen it: it says whose keys count at every site."""
     made = Repository(directory)
-    _say_missing(made, made.sign(_signers(signing_keys, passphrase_files)))
+
+    def agree(root: Proposed) -> None:
+        _show(root)
+        if fingerprint is None:
+            click.confirm("Has whoever proposed it read out this same line?", abort=True)
+        elif not is_fingerprint(fingerprint, root.fingerprint):
+            raise NotAdmitted(f"What is to be signed has the fingerprint {root.fingerprint}, which is not the one given.")
+
+    _say_missing(made, made.sign(_signers(signing_keys, passphrase_files), agree))
 
 
 def _publish(
@@ -198,6 +219,10 @@ def _publish(
     days: dict[str, int],
 ) -> str:
     made = Repository(directory, Lifetimes(**days))
+    if made.is_said_by_replaced_keys:
+        click.echo(
+            "Until now it was signed by release keys that count no more: compare its bundles with your own list.", err=True
+        )
     policy = made.publish(edit, _signers(signing_keys, passphrase_files), utc_now())
     revoked = sum(listing.revoked is not None for listing in policy.bundles.values())
     keys = f"{len(policy.exporter.keys)} exporter and {len(policy.licensing.keys)} licensing keys"
@@ -207,9 +232,15 @@ def _publish(
     )
 
 
+def _show(root: Proposed) -> None:
+    for name, value in root.rows():
+        click.echo(f"{name:12} {value}")
+
+
 def _say_missing(made: Repository, missing: int) -> None:
     if missing:
         click.echo(f"The root still lacks signatures, at least {missing}: python -m export trust sign")
+        click.echo("Read the line `to sign` to whoever signs next, over the telephone.")
         return
     click.echo(f"root         version {made.root_version}, signed")
     click.echo(f"fingerprint  {made.root_fingerprint}")

@@ -694,7 +694,7 @@ def test_two_vendors_never_share_a_key(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         other.exporter = desk.vendor.exporter
         repository = other.repository(tmp_path / "other")
-        with pytest.raises(NotAdmitted, match="names a key"):
+        with pytest.raises(NotAdmitted, match="names a key that is forge's here"):
             await desk.take_in(tmp_path / "other", repository.root_fingerprint)
 
     on_desk(tmp_path, work)
@@ -797,6 +797,60 @@ def test_older_repository_changes_nothing_that_is_trusted(tmp_path: Path) -> Non
         assert desk.registry.acts.policies()[0].bundles == vendor.published
 
     on_desk(tmp_path, work, vendor=vendor)
+
+
+def test_revocation_is_for_ever_whoever_signs_the_next_policy(tmp_path: Path) -> None:
+    """A bundle or a key may be revoked for another reason, and is not revoked no more: with or without being published."""
+    vendor, lost = Forge(), "ab" * 32
+    one, two = vendor.version(1), vendor.version(2)
+
+    async def work(desk: Desk) -> None:
+        digest, repository = vendor.publish(one, "It was wrong."), desk.site.repository
+
+        async def say(listed: dict[str, forge.Listing], revoked_keys: dict[str, str]) -> None:
+            edit = lambda said: replace(said, bundles=listed, revoked_keys=revoked_keys)  # noqa: E731
+            repository.publish(edit, [vendor.release], desk.now)
+            await desk.take_in()
+
+        listed, revoked_keys = dict(vendor.published), {lost: "It was lost."}
+        await say(listed, revoked_keys)
+        before = desk.registry.acts.state.vendors
+        without = {name: listing for name, listing in listed.items() if name != digest}
+        published = listed | {digest: replace(listed[digest], revoked=None)}
+        for bundles, keys in ((published, revoked_keys), (without, revoked_keys), (listed, {})):
+            with pytest.raises(RolledBack, match="for ever"):
+                await say(bundles, keys)
+        assert desk.registry.acts.state.vendors == before
+        await say(
+            listed | {digest: replace(listed[digest], revoked="It was very wrong.")}, revoked_keys | {"cd" * 32: "Too."}
+        )
+        with pytest.raises(Revoked, match="very wrong"):
+            await desk.activate(1)
+        await desk.activate(2)
+
+    on_desk(tmp_path, work, one, two, vendor=vendor)
+
+
+def test_act_whose_record_cannot_be_written_does_not_happen_and_the_next_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor = Forge()
+
+    async def work(desk: Desk) -> None:
+        before = desk.registry.acts.state.vendors
+        vendor.version(1)
+        vendor.say(desk.site.repository)
+        with monkeypatch.context() as patch:
+            patch.setattr(registries, "trust_detail", lambda name, vendor: {"vendor": name, "release": "k" * 70_000})
+            with pytest.raises(AuditUnavailable):
+                await desk.take_in()
+        assert desk.registry.acts.state.vendors == desk.site.state.vendors == before
+        assert desk.registry.acts.policies()[0].bundles == {}
+        await desk.take_in()
+        assert desk.registry.acts.policies()[0].bundles == vendor.published
+
+    site = on_desk(tmp_path, work, vendor=vendor)
+    assert [record["outcome"] for record in acts(site, "trust.update")] == ["done"]
 
 
 def test_policy_that_was_altered_on_disk_refuses_acts_until_it_is_brought_again(tmp_path: Path) -> None:

@@ -418,6 +418,20 @@ def test_root_without_consistent_snapshots_is_refused(tmp_path: Path, hospital: 
         hospital.take(vendor.medium)
 
 
+@pytest.mark.parametrize("keyid", ["k" * 70_000, "AB" * 32, "ab" * 31, "é" * 64, "ab" * 32 + "\n"])
+def test_key_id_that_is_not_64_hex_digits_is_refused(vendor: Vendor, hospital: Hospital, keyid: str) -> None:
+    """TUF lets it be any text; it goes into the record of the act, which has a limit."""
+    root = Metadata[Root].from_file(str(vendor.folder / trust.FIRST_ROOT))
+    key = SSlibKey.from_crypto(vendor.release.public_key())
+    key.keyid = keyid
+    root.signed.version = 2
+    root.signed.add_key(key, "timestamp")
+    root.signatures.clear()
+    vendor.repository._place_root(root, vendor.roots)
+    with pytest.raises(MalformedBundle, match="64 hex digits"):
+        hospital.take(vendor.medium)
+
+
 def test_key_that_is_no_key_is_one_sentence(vendor: Vendor, hospital: Hospital) -> None:
     """python-tuf lets out what it meets in a root that was signed by enough keys, and is not as it should be."""
     root = Metadata[Root].from_file(str(vendor.folder / trust.FIRST_ROOT))

@@ -1,7 +1,8 @@
 """The one writer of the log (audit-format sections 4 and 5): group commit, fail closed, go on after a restart.
 
 Calls hand in an entry and wait. A thread takes all that waits, writes it with one checkpoint, makes it durable with one
-``fdatasync``, and only then lets the answers go. Nothing is written in any other way.
+``fdatasync``, and only then lets the answers go. Nothing is written in any other way. An entry that cannot be
+encoded is a mistake of ours, and fails alone: one that somebody could provoke would otherwise end the appliance.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -168,20 +170,30 @@ class Journal:
                 started = perf_counter()
                 receipts = self._commit(group)
                 if self._watcher:
-                    self._watcher.committed(len(group), perf_counter() - started)
+                    self._watcher.committed(len(receipts) - receipts.count(None), perf_counter() - started)
                 _deliver(group, receipts)
             except Exception:  # whatever went wrong, the log on disk is no longer known: nothing more may be written
                 log.exception("the audit log failed; it takes no more records")
                 with self._wake:
                     self._failed = True
                     group, self._waiting = group + self._waiting, []
-                _deliver(group, None)
+                _deliver(group, [None] * len(group))
                 self.on_failure()
                 return
 
-    def _commit(self, group: list[_Waiting]) -> list[Receipt]:
-        """One write, one sync. The order is the promise: nobody is answered before the last line."""
-        records = [record.encode(w.entry, self._tree.size + i, self._origin) for i, w in enumerate(group)]
+    def _commit(self, group: list[_Waiting]) -> list[Receipt | None]:
+        """One write, one sync. The order is the promise: nobody is answered before the last line.
+
+        An entry that cannot be encoded has no receipt.
+        """
+        encoded: list[bytes | None] = []
+        index = self._tree.size
+        for waiting in group:
+            encoded.append(self._encode(waiting.entry, index))
+            index += encoded[-1] is not None
+        records = [data for data in encoded if data is not None]
+        if not records:
+            return [None] * len(group)
         block = b"".join(segment.frame(segment.RECORD, data) for data in records)
         if self._end + len(block) + NOTE_BYTES_MAX > self._segment_bytes and self._end > self._head_end:
             self._start_segment()
@@ -193,13 +205,23 @@ class Journal:
         self._write(block + segment.frame(segment.CHECKPOINT, note))
         self._sync(self._fd)
         self.position = signed
-        receipts = []
-        for i, (waiting, leaf) in enumerate(zip(group, leaves, strict=True)):
-            index = before.size + i
-            wanted = waiting.entry.wants_proof
-            made = proof.encode(index, before.path(index, leaves), note, records[i]) if wanted else b""
-            receipts.append(Receipt(index, leaf, made))
+        receipts: list[Receipt | None] = []
+        places = count(before.size)
+        for waiting, data in zip(group, encoded, strict=True):
+            if data is None:
+                receipts.append(None)
+                continue
+            index = next(places)
+            made = proof.encode(index, before.path(index, leaves), note, data) if waiting.entry.wants_proof else b""
+            receipts.append(Receipt(index, leaves[index - before.size], made))
         return receipts
+
+    def _encode(self, entry: Entry, index: int) -> bytes | None:
+        try:
+            return record.encode(entry, index, self._origin)
+        except (ValueError, TypeError):
+            log.exception("a record of %s cannot be written", entry.event)
+            return None
 
     def _checkpoint_frame(self, signed: Checkpoint) -> bytes:
         return segment.frame(segment.CHECKPOINT, self._key.sign(signed, self._key_id))
@@ -266,17 +288,17 @@ def _unavailable() -> AuditUnavailable:
     return AuditUnavailable("No audit record can be written, so there is no answer.")
 
 
-def _deliver(group: list[_Waiting], receipts: list[Receipt] | None) -> None:
-    """Wakes the callers of a group, in their event loop, at once."""
+def _deliver(group: list[_Waiting], receipts: list[Receipt | None]) -> None:
+    """Wakes the callers of a group, in their event loop, at once. Where there is no receipt, there is no answer."""
 
     def deliver() -> None:
-        for i, waiting in enumerate(group):
+        for waiting, receipt in zip(group, receipts, strict=True):
             if waiting.future.cancelled():
                 continue
-            if receipts is None:
+            if receipt is None:
                 waiting.future.set_exception(_unavailable())
             else:
-                waiting.future.set_result(receipts[i])
+                waiting.future.set_result(receipt)
 
     with suppress(RuntimeError):  # the loop is gone: so are those who waited
         group[0].future.get_loop().call_soon_threadsafe(deliver)

@@ -11,7 +11,13 @@ HEAD_BYTES_MAX = _HEADER.size + ENVELOPE_BYTES_MAX
 
 
 def join(envelope: bytes, parts: list[bytes]) -> bytes:
-    """The bytes of a bundle file."""
+    """The bytes of a bundle file.
+
+    Raises:
+        MalformedBundle: the envelope is longer than a reader takes.
+    """
+    if len(envelope) > ENVELOPE_BYTES_MAX:
+        raise MalformedBundle(f"The bundle's envelope would be over {ENVELOPE_BYTES_MAX:,} bytes: it has too many labels.")
     return b"".join([_HEADER.pack(MAGIC, len(envelope)), envelope, *parts])
 
 

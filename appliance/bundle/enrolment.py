@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from appliance import canonical
@@ -19,6 +19,7 @@ from appliance.fields import Fields
 
 PAYLOAD_TYPE = "application/vnd.appliance.enrolment.v1+json"
 FILE_BYTES_MAX = 1 << 16
+HPKE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _MLKEM_PUBLIC_BYTES, _MLKEM_SEED_BYTES = 1184, 64
 
 
@@ -93,8 +94,10 @@ def read(data: bytes) -> Enrolment:
         fields.close()
         if fields.problems or len(hpke_key) != _MLKEM_PUBLIC_BYTES + 32:
             raise ValueError("not an enrolment")
+        if not site.isprintable():  # it is shown beside the fingerprint, and must not be able to draw another one
+            raise ValueError("a site's name that moves the cursor")
         recipient = Recipient(hpke_key)
-        recipient.public  # noqa: B018  a key that cannot be used is refused here
+        HPKE.encrypt(b"", recipient.public)  # a key that nothing can be sealed for is refused here
         key = Ed25519PublicKey.from_public_bytes(signing_key)
     except ValueError as error:
         raise MalformedBundle("The enrolment request is not valid.") from error

@@ -10,11 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from appliance import canonical
 from appliance.bundle import chunks, policy, signature
-from appliance.bundle.enrolment import Recipient, RecipientKey
+from appliance.bundle.enrolment import HPKE, Recipient, RecipientKey
 from appliance.bundle.manifest import VERSION_MAX
 from appliance.bundle.policy import Policy
 from appliance.bundle.signature import SigningKey
@@ -27,8 +26,6 @@ FILE_BYTES_MAX = 1 << 16
 SUITE = {"kem": 0x647A, "kdf": 1, "aead": 2}
 GRACE_DAYS_MAX = 365
 WORKERS_MAX = 64
-
-_hpke = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class Grant:
         if self.terms.recipient != key.recipient.digest:
             raise WrongKey("The grant is for another appliance.")
         try:
-            content_key = _hpke.decrypt(self.sealed, key.private, info=_info(self.terms))
+            content_key = HPKE.decrypt(self.sealed, key.private, info=_info(self.terms))
         except (InvalidTag, ValueError):
             raise WrongKey("The grant's key cannot be opened by this appliance.") from None
         if len(content_key) != chunks.KEY_BYTES:
@@ -88,7 +85,7 @@ class Grant:
 
 def issue(terms: Terms, content_key: bytes, recipient: Recipient, signers: Iterable[SigningKey]) -> bytes:
     """The bytes of a grant file."""
-    sealed = _hpke.encrypt(content_key, recipient.public, info=_info(terms))
+    sealed = HPKE.encrypt(content_key, recipient.public, info=_info(terms))
     payload = _header(terms) | {"sealed": signature.encode_base64(sealed)}
     return signature.sign(PAYLOAD_TYPE, canonical.encode(payload), signers)
 

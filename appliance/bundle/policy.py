@@ -11,7 +11,7 @@ from appliance import canonical
 from appliance.bundle import signature
 from appliance.bundle.manifest import VERSION_MAX
 from appliance.bundle.signature import ALGORITHMS, ED25519, Envelope, KeyRing, VerifyingKey, decode_base64, encode_base64
-from appliance.errors import MalformedBundle, NotAdmitted, Revoked, UntrustedSignature
+from appliance.errors import MalformedBundle, NotAdmitted, Revoked, RolledBack, UntrustedSignature
 from appliance.fields import Fields
 
 T = TypeVar("T")
@@ -50,6 +50,13 @@ class Policy:
             raise Revoked(f"The vendor has revoked this bundle: {listing.revoked}")
         if listing is None or (listing.model, listing.version) != (model, version):
             raise NotAdmitted("The vendor has not published this bundle; bring the newest trust repository.")
+
+    def require_revoked_still(self, before: "Policy") -> None:
+        """Raises RolledBack where it no longer revokes what an earlier policy of the same vendor did."""
+        revoked = {digest for digest, listing in self.bundles.items() if listing.revoked is not None}
+        was = {digest for digest, listing in before.bundles.items() if listing.revoked is not None}
+        if not (was <= revoked and before.revoked_keys.keys() <= self.revoked_keys.keys()):
+            raise RolledBack("The trust repository takes back a revocation that this site has seen; revocation is for ever.")
 
     def require_within(self, exporter: KeyRing, licensing: KeyRing) -> None:
         """Raises UntrustedSignature where it trusts a key, or does without a signature, that the vendor's root does not."""

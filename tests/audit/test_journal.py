@@ -330,19 +330,37 @@ def test_a_disk_that_is_full_at_a_new_segment_loses_nothing(tmp_path: Path, monk
     assert verify(folder, VERIFIER).size == answered + 1
 
 
-def test_an_entry_that_cannot_be_written_ends_the_log_and_answers_nobody(tmp_path: Path) -> None:
-    """It would be a mistake of ours; a log that goes on without the record would hide it."""
+@pytest.mark.parametrize("detail", [{"score": 0.5}, {"text": "x" * 70_000}, {"n": 2**53}, {"text": "\ud800"}], ids=[
+    "no canonical form", "over the limit", "over 53 bits", "no Unicode",
+])  # fmt: skip
+def test_an_entry_that_cannot_be_written_fails_alone_and_the_log_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, detail: dict[str, Any]
+) -> None:
+    """It would be a mistake of ours; a log that ended by it could be ended by whoever can provoke it."""
+    sync, watched, failures = PuppetSync(), Watched(), list[str]()
 
     async def run() -> None:
-        journal = logs.journal(tmp_path / "log")
+        journal = logs.journal(tmp_path / "log", sync=sync, watcher=watched)
+        journal.on_failure = lambda: failures.append("failed")
+        first = journal.append(Entry("start"))
+        await sync.gate.entered()
+        group = [journal.append(Entry("start", detail=said)) for said in (detail, None, detail, None)]
+        sync.gate.open()
+        await first
+        ends = await asyncio.gather(*group, return_exceptions=True)
+        assert [end.index if isinstance(end, Receipt) else type(end) for end in ends] == [
+            AuditUnavailable, 1, AuditUnavailable, 2,
+        ]  # fmt: skip
         with pytest.raises(AuditUnavailable):
-            await journal.append(Entry("start", detail={"score": 0.5}))
-        assert not journal.writable
+            await journal.append(Entry("start", detail=detail))  # with nobody beside it
+        assert journal.writable
+        assert (await append(journal, 1))[0].index == 3
         journal.close()
 
     asyncio.run(run())
-    grow(tmp_path / "log", 1)
-    assert verify(tmp_path / "log", VERIFIER).size == 1
+    assert (failures, sync.calls, sum(watched.groups)) == ([], 3, 4)
+    assert "a record of start cannot be written" in caplog.text
+    assert verify(tmp_path / "log", VERIFIER).size == 4
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------

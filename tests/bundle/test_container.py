@@ -53,6 +53,11 @@ def test_impossible_envelope_lengths_are_malformed(length: int) -> None:
         container.split(data)
 
 
+def test_envelope_that_no_reader_would_take_is_not_written() -> None:
+    with pytest.raises(MalformedBundle, match="over 1,048,576 bytes"):
+        container.join(bytes(container.ENVELOPE_BYTES_MAX + 1), [b"x"])
+
+
 def test_the_longest_envelope_is_read() -> None:
     envelope, body = container.split(container.join(bytes(container.ENVELOPE_BYTES_MAX), [b"x"]))
     assert (len(envelope), bytes(body)) == (container.ENVELOPE_BYTES_MAX, b"x")

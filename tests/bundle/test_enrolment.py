@@ -69,6 +69,28 @@ def test_request_signed_by_another_key_than_it_carries_is_refused() -> None:
         enrolment.read(reenveloped(REQUEST, lambda e: e["signatures"][0].update(keyid="00" * 32)))
 
 
+@pytest.mark.parametrize("site", [
+    "A\nfingerprint  dead beef dead beef dead", "A\x1b[1A\rB", "A\x85B", "A\u2028B",
+    "A\u202eB", "A\u200bB", "A\u00a0B", "\x7f",
+])  # fmt: skip
+def test_name_of_a_site_draws_no_line_of_its_own(site: str) -> None:
+    """Shown at the vendor's desk beside the fingerprint, it could show the one that somebody else has read out."""
+    with pytest.raises(MalformedBundle):
+        enrolment.read(signed({"site": site}))
+
+
+def test_name_of_a_site_may_be_of_any_script() -> None:
+    assert enrolment.read(signed({"site": "Hôpital Łódź 東京, Radiology (2)"})).site == "Hôpital Łódź 東京, Radiology (2)"
+
+
+def test_key_that_nothing_can_be_sealed_for_is_malformed() -> None:
+    """An X25519 point of small order: every shared secret with it is zeros."""
+    mlkem = RecipientKey.of(SEED).recipient.public_bytes[:1184]
+    for point in (bytes(32), bytes([1]) + bytes(31)):
+        with pytest.raises(MalformedBundle):
+            enrolment.read(signed({"hpke_public_key": signature.encode_base64(mlkem + point)}))
+
+
 OTHER = signature.encode_base64(RecipientKey.of(bytes(32)).recipient.public_bytes)
 
 

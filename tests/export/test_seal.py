@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from appliance.bundle import grant, opening, signature
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.grant import Terms
-from appliance.bundle.manifest import Manifest
+from appliance.bundle.manifest import Label, Manifest
 from appliance.bundle.policy import Listing, Policy
 from appliance.errors import MalformedBundle
-from export.seal import seal
+from export.seal import countersign, seal
 from tests.export.desk import Opened
 
 EXPORTER, LICENSING = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -51,3 +51,19 @@ def test_manifest_that_a_site_would_refuse_is_never_signed(opened: Opened) -> No
         seal(replace(opened.manifest, parts=()), plain, os.urandom(32), [EXPORTER])
     with pytest.raises(ValueError, match="unknown roles"):
         seal(bare(opened.manifest), plain | {"extra": b""}, os.urandom(32), [EXPORTER])
+
+
+def test_more_labels_than_a_reader_takes_are_one_sentence_at_the_desk(opened: Opened) -> None:
+    plain = {"graph": b"g", "weights": b"", "selftest": b"s"}
+    many = replace(bare(opened.manifest), labels=tuple(Label(f"class {i}", None) for i in range(30_000)))
+    with pytest.raises(MalformedBundle, match="too many labels"):
+        seal(many, plain, os.urandom(32), [EXPORTER])
+
+
+def test_one_key_signs_a_bundle_once(opened: Opened) -> None:
+    plain = {"graph": b"g", "weights": b"", "selftest": b"s"}
+    sealed, other = seal(bare(opened.manifest), plain, os.urandom(32), [EXPORTER]), Ed25519PrivateKey.generate()
+    for signers in ([other, other], [EXPORTER], [other, EXPORTER]):
+        with pytest.raises(MalformedBundle, match="signed by this key already"):
+            countersign(sealed, signers)
+    assert len(opening.parse(countersign(sealed, [other])).envelope.signers) == 2
