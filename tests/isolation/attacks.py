@@ -139,6 +139,16 @@ def _other_rows(model: Model, own: Images, chance: random.Random) -> bytes:
     return message(model, own, shape=[rows, *own.shape[1:]]).SerializeToString()
 
 
+def _typed_other_rows(model: Model, own: Images, chance: random.Random) -> bytes:
+    """Whoever adds up its neighbours' rows and values finds that one more and one fewer make it right."""
+    request = message(model, own, shape=[max(1, len(own) + chance.choice((-1, 1))), *own.shape[1:]])
+    if request.inputs[0].shape[0] == len(own):
+        request.inputs[0].shape[0] += 1
+    del request.raw_input_contents[:]
+    request.inputs[0].contents.uint_contents.extend(own.ravel().tolist())
+    return request.SerializeToString()
+
+
 def _empty(model: Model, own: Images, chance: random.Random) -> bytes:
     return b"" if chance.random() < 0.5 else oip.ModelInferRequest(model_name=model.name).SerializeToString()
 
@@ -181,6 +191,7 @@ MALFORMED: Mapping[str, Spoil] = {
     "raw and typed at once": _raw_and_typed,
     "negative and huge dimensions": _other_dimensions,
     "another number of rows": _other_rows,
+    "another number of typed rows": _typed_other_rows,
     "empty request": _empty,
     "garbage for protobuf": _garbage,
     "BYTES of false lengths": _false_lengths,
