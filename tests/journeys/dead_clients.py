@@ -136,6 +136,15 @@ def idle(appliance: Running) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def strangers(appliance: Running, count: int) -> Iterator[None]:
+    """Connections of nobody: without TLS, without a word."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(_connect(appliance.port))
+        yield
+
+
 def _storm(appliance: Running, number: int, hello: bytes) -> None:
     seed = np.random.default_rng(number)
     noise = seed.bytes(int(seed.integers(1, 2000)))

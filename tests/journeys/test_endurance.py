@@ -33,7 +33,7 @@ from tests.forge import Forge, ForgedSite
 from tests.isolation.attacks import METHOD, judge, logits_of
 from tests.isolation.besieged import PLAINTEXT, heard
 from tests.journeys import arrivals
-from tests.journeys.dead_clients import NUISANCES
+from tests.journeys.dead_clients import NUISANCES, strangers
 from tests.journeys.test_serving import infer
 from tests.running import Running, records, running
 
@@ -42,6 +42,15 @@ DRAIN_S_MAX, MARGIN_S = 3, 3
 REQUESTS_FIRST, REQUESTS, RSS_GROWTH_MAX = 10_000, 1_000_000, 1.05
 OVERLOAD, OVERLOAD_S, OVERLOAD_DEADLINE_S, GOODPUT_MIN = 5, 60, 1.0, 0.9
 LARGE_MIB = 64
+FILES_MAX, SMALL_SEGMENTS = (
+    256,
+    """
+from appliance import cli
+from appliance.audit.journal import Journal
+Journal.__init__.__kwdefaults__["segment_bytes"] = 1 << 16
+cli.main()
+""",
+)
 
 
 def site_of(folder: Path, *, settings: str = PLAINTEXT, large: bool = False) -> ForgedSite:
@@ -134,6 +143,21 @@ def test_dead_clients_do_not_hold_up_the_end(tmp_path: Path) -> None:
         started = perf_counter()
         assert found.stop() == 0
         assert perf_counter() - started < DRAIN_S_MAX + MARGIN_S
+
+
+@pytest.mark.xfail(reason="nothing bounds connections, and the log opens its next segment only when it needs it")
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit, which bounds the files of a process, is not installed")
+def test_strangers_who_take_every_file_do_not_end_the_log(tmp_path: Path) -> None:
+    """Whoever can reach the port needs no certificate to connect. The log must go on, and so must who is connected."""
+    wrapper = ["prlimit", f"--nofile={FILES_MAX}:{FILES_MAX}"]
+    with running(site_of(tmp_path), wrapper, ("-c", SMALL_SEGMENTS)) as found:
+        stub = found.inference("reader")
+        ask(stub, 1)
+        with strangers(found, FILES_MAX + 50):
+            for number in range(CALLS):  # more than a segment's worth
+                ask(stub, number)
+        ask(found.inference("reader"), 1)
+        assert found.stop() == 0
 
 
 # --- an end in the middle of work ---------------------------------------------------------------------------------------
