@@ -278,8 +278,10 @@ class Crowd:
         model = chance.choice(self.server.models)
         _, images, _ = self.own(chance, model.offset)
         call = chance.choice(self.calls)(message(model, images).SerializeToString())
-        await asyncio.wait({asyncio.ensure_future(_call(call))}, timeout=chance.uniform(0, 0.03))
-        self.tally.hostile["CANCELLED" if call.cancel() else "OK"] += 1
+        task = asyncio.ensure_future(_call(call))
+        await asyncio.wait({task}, timeout=chance.uniform(0, 0.03))
+        self.tally.hostile["CANCELLED" if call.cancel() else "in time"] += 1
+        await asyncio.gather(task, return_exceptions=True)
 
     async def nobody(self, chance: random.Random) -> None:
         """Valid callers alone: whoever fails them now fails them without being attacked."""
