@@ -121,6 +121,8 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
             deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
             ran = await servable.batcher.submit(arrays, deadline, request.priority)
             judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
+        if deadline is not None and desk.clock() >= deadline:  # the caller is told so, and the record is to say the same
+            raise DeadlinePassed("The deadline passed before there was an answer.")
         servable.told.count(rows, decode_s, ran.queue_s, ran.run_s)
         entry.output = {
             "top": judgement.top.tolist(),

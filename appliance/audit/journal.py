@@ -28,6 +28,7 @@ from appliance.errors import AuditLogError, AuditUnavailable
 
 SEGMENT_BYTES = 16 << 20
 GROUP_RECORDS_MAX = 256
+SPARE_FILES = 2  # a new segment, and its directory
 WAITING_RECORDS_MAX = 100_000
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Journal:
         self._watcher, self._sync = watcher, sync
         self.on_failure: Callable[[], None] = lambda: None
         self._tree, self._fd, self._end, self._head_end = Tree(), -1, 0, 0
+        self._spares: list[int] = []
         self._wake = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._open, self._failed = True, False
@@ -153,6 +155,7 @@ class Journal:
             self._open = False
             self._wake.notify()
         self._thread.join()
+        self._release_spares()
         for fd in (self._fd, self._lock):
             with suppress(OSError):
                 os.close(fd)
@@ -228,6 +231,7 @@ class Journal:
 
     def _start_segment(self) -> None:
         """A new file, preallocated so that a full disk shows here and not in the middle of a group."""
+        self._release_spares()
         path = self.directory / f"{self._tree.size:020d}.log"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if self._fd >= 0:
@@ -239,6 +243,14 @@ class Journal:
         self._head_end = self._end
         os.fsync(fd)
         _sync_directory(self.directory)
+        with suppress(OSError):
+            self._spares = [os.open("/dev/null", os.O_RDONLY) for _ in range(SPARE_FILES)]
+
+    def _release_spares(self) -> None:
+        """Makes room for the files of a new segment, though strangers' connections have taken every other."""
+        for fd in self._spares:
+            os.close(fd)
+        self._spares = []
 
     def _write(self, block: bytes) -> None:
         if os.pwrite(self._fd, block, self._end) != len(block):

@@ -15,6 +15,7 @@ Exit codes, the same for every command:
 """
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -63,6 +64,7 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits. Our own errors become a sentence on stderr and their exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else every broken handshake of a stranger is a line on stderr
     try:
         group.main(arguments, prog_name="appliance", standalone_mode=False)
     except click.exceptions.Abort:

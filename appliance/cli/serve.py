@@ -3,8 +3,12 @@
 import asyncio
 import json
 import logging
+import logging.handlers
 import os
+import queue
+import resource
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,16 @@ from appliance import config, wiring
 from appliance.cli.options import FILE
 from appliance.server.run import Ports
 
+WAITING_LINES_MAX = 1000
+
 
 @click.command("serve")
 @click.option("--config", "path", type=FILE, required=True, help="The site's appliance.toml.")
 def command(path: Path) -> None:
     """Serve the active models until SIGTERM. Logs one JSON line an event to stdout."""
     settings = config.read(path)
+    # Connections are files: with as many as the system lets us have, strangers do not use them up soon.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     _log_json_lines()
 
     def say(event: str, ports: Ports) -> None:
@@ -59,5 +67,18 @@ class _JsonLines(logging.Handler):
         _write(**fields)
 
 
+class _Bounded(logging.handlers.QueueHandler):
+    """Hands lines to a thread, and drops them while nobody reads what it writes: logging must not stop the appliance."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record  # it stays in this process, with its traceback
+
+
 def _log_json_lines() -> None:
-    logging.basicConfig(level=logging.INFO, handlers=[_JsonLines()])
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(WAITING_LINES_MAX)
+    logging.handlers.QueueListener(lines, _JsonLines()).start()
+    logging.basicConfig(level=logging.INFO, handlers=[_Bounded(lines)])

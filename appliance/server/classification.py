@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+import grpc
+
 from appliance.bundle.manifest import Label
 from appliance.engine.queue import Priority
 from appliance.model.decision import Decision
 from appliance.model.inputs import Encoded
 from appliance.predict import Call, Desk, Prediction, Request, predict
-from appliance.server.status import Context, answer, new_call, refusal
+from appliance.server.status import Context, answer, new_call, not_a_message, parser, refusal
 from appliance.v1 import classification_pb2 as pb
-from appliance.v1.classification_pb2_grpc import ClassificationServicer
 
 SERVICE = "/appliance.v1.Classification/"
 UNDER_WAY_MAX = 32  # requests of one stream
@@ -21,26 +22,41 @@ _DECISIONS = {
 }
 
 
-class Classification(ClassificationServicer):
+class Classification:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def Classify(  # noqa: N802  the protocol's name
-        self, request: pb.ClassifyRequest, context: Context
-    ) -> pb.ClassifyResponse:
-        return await answer(
-            context, f"{SERVICE}Classify", lambda call: self._classify(request, call), request.client_reference
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service's methods, which are given None where a message is none."""
+        parse = parser(pb.ClassifyRequest)
+        return grpc.method_handlers_generic_handler(
+            SERVICE.strip("/"),
+            {
+                "Classify": grpc.unary_unary_rpc_method_handler(
+                    self.Classify, parse, lambda answer: answer.SerializeToString()
+                ),
+                "ClassifyStream": grpc.stream_stream_rpc_method_handler(
+                    self.ClassifyStream, parse, lambda answer: answer.SerializeToString()
+                ),
+            },
         )
 
+    async def Classify(  # noqa: N802  the protocol's name
+        self, request: pb.ClassifyRequest | None, context: Context
+    ) -> pb.ClassifyResponse:
+        reference = "" if request is None else request.client_reference
+        return await answer(context, f"{SERVICE}Classify", lambda call: self._classify(request, call), reference)
+
     async def ClassifyStream(  # noqa: N802
-        self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
+        self, requests: AsyncIterator[pb.ClassifyRequest | None], context: Context
     ) -> None:
         """Each request is a call of its own. Reading stops while too many are under way, so HTTP/2 holds the sender back."""
         places, writing = asyncio.Semaphore(UNDER_WAY_MAX), asyncio.Lock()
 
-        async def one(number: int, request: pb.ClassifyRequest) -> None:
+        async def one(number: int, request: pb.ClassifyRequest | None) -> None:
             try:
-                call = new_call(context, f"{SERVICE}ClassifyStream", request.client_reference)
+                reference = "" if request is None else request.client_reference
+                call = new_call(context, f"{SERVICE}ClassifyStream", reference)
                 response = await self._answer_one(number, request, call)
                 async with writing:
                     await context.write(response)
@@ -55,7 +71,7 @@ class Classification(ClassificationServicer):
                 number += 1
                 await places.acquire()
 
-    async def _answer_one(self, number: int, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyStreamResponse:
+    async def _answer_one(self, number: int, request: pb.ClassifyRequest | None, call: Call) -> pb.ClassifyStreamResponse:
         try:
             return pb.ClassifyStreamResponse(number=number, answer=await self._classify(request, call))
         except Exception as error:
@@ -64,15 +80,20 @@ class Classification(ClassificationServicer):
             told = pb.StreamError(code=refused.status.value[0], message=refused.sentence, retry_after_ms=retry_ms)
             return pb.ClassifyStreamResponse(number=number, error=told)
 
-    async def _classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
-        asked = Request(
-            request.model,
-            request.version,
-            [("", Encoded(request.images))],
-            priority=Priority.STAT if request.priority == pb.STAT else Priority.ROUTINE,
-            wants_proof=request.receipt,
-        )
-        return _response(await predict(self._desk, call, lambda: asked), call.request_id)
+    async def _classify(self, request: pb.ClassifyRequest | None, call: Call) -> pb.ClassifyResponse:
+        return _response(await predict(self._desk, call, lambda: _asked(request)), call.request_id)
+
+
+def _asked(request: pb.ClassifyRequest | None) -> Request:
+    if request is None:
+        not_a_message()
+    return Request(
+        request.model,
+        request.version,
+        [("", Encoded(request.images))],
+        priority=Priority.STAT if request.priority == pb.STAT else Priority.ROUTINE,
+        wants_proof=request.receipt,
+    )
 
 
 def _response(prediction: Prediction, request_id: str) -> pb.ClassifyResponse:

@@ -23,7 +23,7 @@ from appliance.oip import open_inference_pb2 as pb
 from appliance.predict import Call, Desk, Prediction, Request, inquire, predict
 from appliance.servables import Servable
 from appliance.server import wire
-from appliance.server.status import Context, answer
+from appliance.server.status import Context, answer, not_a_message, parser
 
 T = TypeVar("T")
 Metadata = pb.ModelMetadataResponse.TensorMetadata
@@ -63,10 +63,9 @@ class Inference:
             elif name == "ModelStreamInfer":
                 handlers[name] = grpc.stream_stream_rpc_method_handler(self._refuse_stream)
             else:
-                request = GetMessageClass(method.input_type)
                 handlers[name] = grpc.unary_unary_rpc_method_handler(
-                    getattr(self, name, None) or self._refuse(name),
-                    request_deserializer=request.FromString,
+                    self._parsed(name, getattr(self, name, None) or self._refuse(name)),
+                    request_deserializer=parser(GetMessageClass(method.input_type)),
                     response_serializer=lambda message: message.SerializeToString(),
                 )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
@@ -143,6 +142,14 @@ class Inference:
             return pb.RepositoryIndexResponse(models=models)
 
         return await self._inquire(context, "RepositoryIndex", index)
+
+    def _parsed(self, name: str, method: Method) -> Method:
+        async def answer_or_refuse(request: Any, context: Context) -> Any:
+            if request is None:
+                return await self._inquire(context, name, not_a_message)
+            return await method(request, context)
+
+        return answer_or_refuse
 
     def _shown(self, caller: Caller) -> Iterable[Servable]:
         return (servable for servable in self._desk.servables if caller.may_use(servable.model.name))

@@ -27,7 +27,7 @@ from appliance.server.health import Health
 from appliance.server.identity import PeerOf, operator_of, peer_of
 from appliance.server.inference import Inference
 from appliance.server.metrics import Metrics, MetricsServer
-from appliance.v1 import administration_pb2_grpc, classification_pb2_grpc
+from appliance.v1 import administration_pb2_grpc
 
 METADATA_BYTES_MAX = 16 * 1024
 KEEPALIVE_S, KEEPALIVE_ANSWER_S, PING_S_MIN = 60, 20, 30
@@ -178,8 +178,7 @@ class Appliance:
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_S_MIN * 1000),
             ],
         )
-        server.add_generic_rpc_handlers((self._inference.handler(),))
-        classification_pb2_grpc.add_ClassificationServicer_to_server(Classification(self.desk), server)
+        server.add_generic_rpc_handlers((self._inference.handler(), Classification(self.desk).handler()))
         administration_pb2_grpc.add_AdministrationServicer_to_server(self._administration(peer_of), server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         return server

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
@@ -89,6 +90,23 @@ async def answer(
         refused = refusal(error, call.request_id)
         await context.abort(refused.status, refused.sentence, refused.trailers)
     raise AssertionError("abort does not return")
+
+
+def parser(kind: type[Message]) -> Callable[[bytes], Any]:
+    """Reads a message; None where the bytes are none. gRPC itself would answer that without anybody's knowing."""
+
+    def parse(data: bytes) -> Any:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return None
+
+    return parse
+
+
+def not_a_message(*given: object) -> NoReturn:
+    """Raises InvalidInput."""
+    raise errors.InvalidInput("The message is not what this call takes.")
 
 
 def new_call(context: Context, method: str, client_reference: str, peer_of: PeerOf = peer_of) -> Call:

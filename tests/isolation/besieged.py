@@ -11,7 +11,6 @@ import onnx
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.verify import verify
 from appliance.bundle.manifest import ModelId
-from appliance.model.golden import GoldenCases
 from tests import forge
 from tests.forge import Forge, ForgedSite
 from tests.isolation.attacks import Model
@@ -25,7 +24,7 @@ def shifted(vendor: Forge, shown: Model) -> bytes:
     """The forged model under a name and a version, its every logit higher by the offset."""
     model, number = forge.model(), int(shown.version)
     model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(forge.B + np.float32(shown.offset), "B"))
-    golden = GoldenCases(forge.golden().images, forge.golden().logits + np.float32(shown.offset))
+    golden = forge.golden(shown.offset)
     named = ModelId(shown.name, number, 1)
     made = forge.manifest(model=named, bundle_id=f"{number:02x}{shown.name.encode().hex():0>30}"[:32])
     return vendor.bundle(made, forge.parts() | {"graph": model.SerializeToString(), "selftest": golden.encode()})

@@ -55,7 +55,6 @@ def test_a_malformed_neighbour_is_refused_alone(siege: Siege, name: str) -> None
     assert set(tally.hostile) <= expected
 
 
-@pytest.mark.xfail(reason="the transport parses a message before the appliance sees the call, and answers for it")
 def test_what_is_no_message_is_refused_in_a_sentence_and_on_record(siege: Siege) -> None:
     before = len(records(siege.appliance.site))
     address = f"127.0.0.1:{siege.appliance.plaintext_port}"
