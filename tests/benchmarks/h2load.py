@@ -21,15 +21,13 @@ import numpy as np
 
 from appliance.oip import open_inference_pb2 as oip
 from tests.benchmarks.models import INPUT, OUTPUT, Made
-from tests.benchmarks.rounds import Round
+from tests.benchmarks.rounds import LOOPS_MIN, Round
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 PACKAGE = "nghttp2-client"  # of Debian and Ubuntu; elsewhere nghttp2
 MESSAGE_BYTES_MAX = 64 << 20
-ANSWER_S_MAX = 120.0
+ANSWER_S_MAX, LOAD_S_MAX = 60.0, 300.0
 CHECKS = 3
-# A measurement is at least as long as this many times what all outstanding requests take one after the other.
-LONGEST_WAITS = 3.0
 SPREAD_BYTES = 16  # answers to one request differ by the length of a number, such as the index in the log
 
 
@@ -101,31 +99,34 @@ def measure(door: Door, made: Made, rows: int, at_once: int, warm_s: float, seco
     """Raises Unmeasurable where an answer was wrong or missing."""
     try:
         size, took = ask(door, made, rows, CHECKS)
-        seconds = max(seconds, LONGEST_WAITS * at_once * took)
-        told, requests = _load(door, message(made, rows), at_once, warm_s + seconds)
+        asked = message(made, rows)
+        # A fixed number of calls, not a fixed time, so that none is broken off in the end: a peer may not survive that.
+        _, warming = _load(door, asked, at_once, max(2 * at_once, round(warm_s / took)))
+        told, requests = _load(door, asked, at_once, max(LOOPS_MIN * at_once, round(seconds * per_s(warming))))
         ask(door, made, rows)
     except grpc.RpcError as error:
         raise Unmeasurable(f"A call failed: {error.code().name} {error.details()}") from None
-    require_answers(told, size, at_once)
-    return round_of(requests, rows, warm_s)
+    require_answers(told, size)
+    return Round.of(requests, rows, window(requests, at_once))
 
 
-def round_of(requests: Sequence[tuple[float, float]], rows: int, warm_s: float) -> Round:
-    """From the requests that were answered. The last moments don't count: of them, some were still to be answered."""
-    longest = max(after - before for before, after in requests)
-    begin = min(before for before, _ in requests) + warm_s
-    end = max(after for _, after in requests) - longest
+def per_s(requests: Sequence[tuple[float, float]]) -> float:
+    return len(requests) / (max(after for _, after in requests) - min(before for before, _ in requests))
+
+
+def window(requests: Sequence[tuple[float, float]], at_once: int) -> tuple[float, float]:
+    """From when as many were answered as are outstanding at once, until the last was asked: always as many outstanding."""
+    begin, end = sorted(after for _, after in requests)[at_once - 1], max(before for before, _ in requests)
     if end <= begin:
-        raise Unmeasurable("Requests took longer than the measurement.")
-    return Round.of(requests, rows, (begin, end))
+        raise Unmeasurable("There were too few calls to measure.")
+    return begin, end
 
 
-def require_answers(told: Told, size: int, at_once: int) -> None:
+def require_answers(told: Told, size: int) -> None:
     """Raises Unmeasurable unless the bytes are those of so many answers of about this size, each with a prefix of five."""
-    least, most = size + 5 - SPREAD_BYTES, size + 5 + SPREAD_BYTES
     if not told.done or told.succeeded != told.done:
         raise Unmeasurable(f"Of {told.done} calls, {told.done - told.succeeded} had another HTTP status than 200.")
-    if not least * told.done <= told.body_bytes <= most * (told.done + at_once):
+    if abs(told.body_bytes / told.done - size - 5) > SPREAD_BYTES:
         raise Unmeasurable(f"{told.done} answers of {size} bytes had {told.body_bytes} bytes in all: some were errors.")
 
 
@@ -146,20 +147,26 @@ def parse_log(text: str) -> list[tuple[float, float]]:
     return found
 
 
-def _load(door: Door, asked: bytes, at_once: int, seconds: float) -> tuple[Told, list[tuple[float, float]]]:
+def _load(door: Door, asked: bytes, at_once: int, calls: int) -> tuple[Told, list[tuple[float, float]]]:
     with tempfile.TemporaryDirectory() as name:
         body, log = Path(name, "request"), Path(name, "log")
         body.write_bytes(b"\0" + len(asked).to_bytes(4, "big") + asked)
-        command = ["h2load", "-c", "1", "-m", str(at_once), "-w", "24", "-W", "24", "-d", str(body)]
-        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-        command += ["-D", f"{round(seconds * 1000)}ms", "--log-file", str(log)]
+        command = ["h2load", "-c", "1", "-m", str(at_once), "-n", str(calls), "-w", "24", "-W", "24", "-d", str(body)]
+        command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", str(log)]
         if door.certificates is None:
             environment, url = dict(os.environ), f"http://127.0.0.1:{door.port}{METHOD}"
         else:
             environment, url = _with_certificate(door.certificates), f"https://localhost:{door.port}{METHOD}"
-        limit_s = seconds + ANSWER_S_MAX
-        done = subprocess.run([*command, url], env=environment, capture_output=True, text=True, timeout=limit_s, check=False)
-        return parse_told(done.stdout + done.stderr), parse_log(log.read_text())
+        try:
+            done = subprocess.run(
+                [*command, url], env=environment, capture_output=True, text=True, timeout=LOAD_S_MAX, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise Unmeasurable(f"{calls} calls were not answered within {LOAD_S_MAX:g} s.") from None
+        told, requests = parse_told(done.stdout + done.stderr), parse_log(log.read_text())
+        if told.done < calls:
+            raise Unmeasurable(f"Only {told.done} of {calls} calls were answered.")
+        return told, requests
 
 
 def _with_certificate(folder: Path) -> dict[str, str]:
