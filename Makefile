@@ -47,7 +47,7 @@ proto-check: $(VENV)/installed  ## check that the committed protocol code is wha
 	rm -rf build/proto && mkdir -p build/proto && proto/generate.sh build/proto
 	for made in $$(cd build/proto && find . -type f); do cmp build/proto/$$made $$made || exit 1; done
 
-bench: $(VENV)/installed  ## measure serving against raw ONNX Runtime; writes build/bench.json
+bench: $(VENV)/installed  ## measure serving against ONNX Runtime alone and other servers; writes build/bench.json, bench.html
 	$(PY) -m tests.benchmarks
 
 soak: $(VENV)/installed  ## long runs, which print figures: kill -9 under load, every bit of a bundle, switches of large models

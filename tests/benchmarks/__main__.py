@@ -1,131 +1,210 @@
-"""The benchmark: ONNX Runtime alone against the appliance, in one run, in turns; writes build/bench.json."""
+"""ONNX Runtime alone, the appliance, and other servers, measured in turns; writes build/bench.json, and build/bench.html to
+read."""
 
 import argparse
 import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import models
+from tests.benchmarks import h2load, models, points, servers
+from tests.benchmarks.h2load import Door, Unmeasurable
+from tests.benchmarks.models import NETWORKS, Made
+from tests.benchmarks.page import page
+from tests.benchmarks.points import CONCURRENCY, SERVERS, Point, Result, Way, Work
 from tests.benchmarks.rounds import Round, Worker, middle, worker
-from tests.forge import Forge
-from tests.running import Running, running
 
-OUT = Path(__file__).resolve().parents[2] / "build" / "bench.json"
-CONCURRENCY = (1, 8, 32)
-PLAINTEXT = '[server.plaintext]\naddress = "127.0.0.1:0"\nroles = ["predict"]\n'
+WARM_S_MAX = 1.0
+QUICK_S = 0.5
+CORES = os.cpu_count() or 1
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """What is measured, ``rows`` to a request, ``callers`` of them at once, for ``concurrency`` rows that want an answer."""
+@dataclass
+class Bench:
+    """Everything that is up, and everything that was found. The doors of the appliances are by audit log, then by TLS."""
 
-    server: str
-    model: str
-    rows: int
-    callers: int
-    concurrency: int
-    tls: bool
+    console: Console
+    made: Mapping[str, Made]
+    seconds: float
+    raw: Worker | None = None
+    appliances: dict[bool, dict[bool, Door]] = field(default_factory=dict)
+    peers: dict[str, Door] = field(default_factory=dict)
+    alone: dict[Work, dict[Way, list[Round]]] = field(default_factory=dict)
+    served: dict[Point, list[Round]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def say(self, sentence: str) -> None:
+        """To who watches, and to who reads the page."""
+        if sentence not in self.said:
+            self.said.append(sentence)
+            self._print(sentence)
+
+    def start(self, stack: ExitStack, only: Sequence[str], settings: str) -> None:
+        """Starts what is to be measured; a peer that does not start is left out."""
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        made = list(self.made.values())
+        if "raw" in only:
+            self.raw = stack.enter_context(worker("tests.benchmarks.raw"))
+        if "appliance" in only:
+            for audited in (True, False):
+                place = folder / ("audited" if audited else "unaudited")
+                self.appliances[audited] = stack.enter_context(servers.appliance(place, made, settings, audited=audited))
+        for one in made:
+            one.save(folder / "networks" / one.network.name)
+        for name in (name for name in servers.PINS if name in only):
+            self._print(f"{name} is started; the first time it is also installed, which takes minutes")
+            try:
+                self.peers[name] = stack.enter_context(servers.peer(name, folder / "networks", made))
+            except Unmeasurable as sentence:
+                self.say(str(sentence))
+
+    def plan(self, works: Sequence[Work], *, with_tls: bool) -> None:
+        up = [*(["appliance"] if self.appliances else []), *self.peers]
+        for work in works:
+            if self.raw is not None:
+                self.alone[work] = {way: [] for way in points.ways(work, NETWORKS[work.model].rows_max, CORES)}
+            for server in up:
+                self.served |= {point: [] for point in points.points(server, work, with_tls=with_tls)}
+
+    def round(self, number: int, works: Sequence[Work]) -> None:
+        """Everything once, what is compared close together in time."""
+        for work in works:
+            for way in points.still_tried(self.alone.get(work, {})):
+                what = f"raw {way.callers} × {way.rows}, {way.sessions} × {way.threads} threads{' spinning' * way.spinning}"
+                self._measured(number, work, what, self.alone[work][way], partial(self._alone, work, way))
+            for point, rounds in self.served.items():
+                if point.work == work:
+                    what = point.server + " audit" * point.audit + " TLS" * point.tls
+                    self._measured(number, work, what, rounds, partial(self._served, point))
+
+    def results(self) -> list[Result]:
+        """Of all ways to use ONNX Runtime alone only the best is in it."""
+        medians: dict[Point, Round] = {}
+        for work, ways in self.alone.items():
+            if any(ways.values()):
+                medians[Point("raw", work)] = points.best(ways)
+        medians |= {point: middle(rounds) for point, rounds in self.served.items() if rounds}
+        return points.results(medians)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a figure for everything of our own; a peer may fail."""
+        return all(rounds for point, rounds in self.served.items() if point.server == "appliance")
+
+    def _alone(self, work: Work, way: Way) -> Round:
+        assert self.raw is not None
+        return self.raw.ask(model=work.model, way=asdict(way), warm_s=self._warm_s, seconds=self.seconds)
+
+    def _served(self, point: Point) -> Round:
+        door = self.appliances[point.audit][point.tls] if point.server == "appliance" else self.peers[point.server]
+        work = point.work
+        return h2load.measure(door, self.made[work.model], work.rows, work.concurrency, self._warm_s, self.seconds)
+
+    @property
+    def _warm_s(self) -> float:
+        return min(WARM_S_MAX, self.seconds / 3)
+
+    def _measured(self, number: int, work: Work, what: str, rounds: list[Round], measure: Callable[[], Round]) -> None:
+        label = f"{number}  {work.model:8} {work.concurrency:2} × {work.rows:2} rows  {what:36}"
+        try:
+            figures = measure()
+        except Unmeasurable as sentence:
+            self.say(f"{what}, {work.model}, {work.concurrency} × {work.rows} rows: {sentence}")
+            return
+        rounds.append(figures)
+        self._print(
+            f"{label} {figures.ips:9.1f} rows/s  p50 {figures.p50_ms:8.3f} ms  p99 {figures.p99_ms:8.3f} ms",
+        )
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def points(concurrency: Sequence[int]) -> Iterator[Point]:
-    """Everything to compare, neighbours in time where they are compared."""
-    for network in models.NETWORKS:
-        for wanted in concurrency:
-            yield Point("raw", network.name, 1, wanted, wanted, False)
-            if (rows := min(wanted, network.rows_max)) > 1:
-                yield Point("raw", network.name, rows, 1, wanted, False)
-            yield Point("appliance", network.name, 1, wanted, wanted, True)
-            yield Point("appliance", network.name, 1, wanted, wanted, False)
-
-
-def measure(point: Point, raw: Worker, load: Worker, appliance: Running, warm_s: float, seconds: float) -> Round:
-    common = {"model": point.model, "callers": point.callers, "warm_s": warm_s, "seconds": seconds}
-    if point.server == "raw":
-        return raw.ask(rows=point.rows, **common)
-    return load.ask(port=appliance.port if point.tls else appliance.plaintext_port, tls=point.tls, **common)
-
-
-def results(found: dict[Point, list[Round]]) -> list[dict[str, object]]:
-    """The medians; of the ways to use ONNX Runtime alone only the best, which every ratio is to."""
-    medians = {point: middle(rounds) for point, rounds in found.items()}
-    best: dict[tuple[str, int], Point] = {}
-    for point in (point for point in medians if point.server == "raw"):
-        key = (point.model, point.concurrency)
-        if key not in best or medians[point].ips > medians[best[key]].ips:
-            best[key] = point
-    return [
-        {
-            "server": point.server,
-            "model": point.model,
-            "rows": point.rows,
-            "concurrency": point.concurrency,
-            "ips": round(figures.ips, 1),
-            "p50_ms": round(figures.p50_ms, 2),
-            "p99_ms": round(figures.p99_ms, 2),
-            "ratio_to_raw": round(figures.ips / medians[best[point.model, point.concurrency]].ips, 3),
-            "audit": point.server == "appliance",
-            "tls": point.tls,
-        }
-        for point, figures in medians.items()
-        if point.server != "raw" or point in best.values()
-    ]
-
-
-def show(console: Console, found: list[dict[str, object]]) -> None:
+def show(console: Console, found: Sequence[Result]) -> None:
     table = Table(title="Rows a second, closed loop, medians")
-    for name in found[0]:
+    for name in Result.__slots__:
         table.add_column(name, justify="left" if name in ("server", "model") else "right")
-    for row in found:
-        table.add_row(*(str(value) for value in row.values()))
+    for result in found:
+        table.add_row(*(str(value) for value in asdict(result).values()))
     console.print(table)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement (3)")
-    parser.add_argument("--rounds", type=int, default=3, help="through everything; medians are kept (3)")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=CONCURRENCY, help="rows that want an answer (1 8 32)")
-    parser.add_argument(
-        "--quick", action="store_true", help="one short round, to see that it works; its figures mean little"
+def main() -> int:
+    asked = _arguments()
+    needs_callers = any(server != "raw" for server in asked.only)
+    if needs_callers and shutil.which("h2load") is None:
+        sys.stderr.write(f"The callers are h2load, which is not installed: apt-get install {h2load.PACKAGE}\n")
+        return 2
+    seconds, rounds = (QUICK_S, 1) if asked.quick else (asked.seconds, asked.rounds)
+    console = Console(width=140)
+    works = list(points.works(asked.models, asked.concurrency))
+    bench = Bench(console, {name: models.make(NETWORKS[name]) for name in asked.models}, seconds)
+    bench.say(
+        f"{datetime.now(UTC):%Y-%m-%d}, {CORES} cores ({platform.machine()}) shared by server and callers; medians of"
+        f" {rounds} rounds of {seconds:g} s; ONNX Runtime {version('onnxruntime')}."
     )
-    parser.add_argument("--settings", default="", help="more of the site's configuration, as TOML")
-    parser.add_argument("--out", type=Path, default=OUT, help="the result, JSON (build/bench.json)")
-    asked = parser.parse_args()
-    seconds, rounds = (0.5, 1) if asked.quick else (asked.seconds, asked.rounds)
-    console = Console(width=120)
-    found: dict[Point, list[Round]] = {point: [] for point in points(asked.concurrency)}
-    console.print(f"{len(found)} points, {rounds} rounds of {seconds:g} s each; first the bundles are made and opened")
-    forge = Forge()
-    with tempfile.TemporaryDirectory() as folder:
-        site = forge.site(
-            Path(folder), [models.make(network).bundle(forge) for network in models.NETWORKS], PLAINTEXT + asked.settings
-        )
-        with (
-            running(site) as appliance,
-            worker("tests.benchmarks.raw") as raw,
-            worker("tests.benchmarks.load", str(site.client("admin"))) as load,
-        ):
-            for number in range(1, rounds + 1):
-                for point in found:
-                    figures = measure(point, raw, load, appliance, min(1.0, seconds / 3), seconds)
-                    found[point].append(figures)
-                    console.print(
-                        f"round {number}  {point.server:9}  {point.model:8}  {point.callers:2} × {point.rows:2} rows"
-                        f"  {'TLS' if point.tls else '   '}  {figures.ips:7.1f} rows/s  p50 {figures.p50_ms:6.2f} ms"
-                        f"  p99 {figures.p99_ms:6.2f} ms",
-                        highlight=False,
-                    )
-    table = results(found)
-    show(console, table)
+    with_tls = "appliance" in asked.only and _can_tls(bench)
+    with ExitStack() as stack:
+        bench.start(stack, asked.only, asked.settings)
+        bench.plan(works, with_tls=with_tls)
+        for number in range(1, rounds + 1):
+            bench.round(number, works)
+    found = bench.results()
+    show(console, found)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(table, indent=1) + "\n")
-    console.print(f"Wrote {asked.out}")
+    asked.out.write_text(json.dumps([asdict(result) for result in found], indent=1) + "\n")
+    asked.out.with_suffix(".html").write_text(page(found, bench.said))
+    console.print(f"Wrote {asked.out} and {asked.out.with_suffix('.html').name}", soft_wrap=True)
+    return 0 if bench.complete else 1
+
+
+def _can_tls(bench: Bench) -> bool:
+    try:
+        h2load.library()
+    except (OSError, subprocess.CalledProcessError):
+        bench.say("TLS is not measured, for there is no C compiler (cc), with which h2load gets a client certificate.")
+        return False
+    return True
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--seconds", type=float, default=3.0, help="of one measurement, at least (3)")
+    add("--rounds", type=int, default=3, help="through everything; medians are kept (3)")
+    add("--concurrency", type=int, nargs="+", default=CONCURRENCY, help="requests of one row at once (1 8 32)")
+    add("--only", type=_names(SERVERS), default=SERVERS, help=f"some of {','.join(SERVERS)}")
+    add("--models", type=_names(tuple(NETWORKS)), default=tuple(NETWORKS), help=f"some of {','.join(NETWORKS)}")
+    add("--quick", action="store_true", help="one short round, to see that it works; its figures mean little")
+    add("--settings", default="", help="more of the appliance's configuration, as TOML")
+    add(
+        "--out", type=Path, default=servers.BUILD / "bench.json", help="the result (build/bench.json); a page goes beside it"
+    )
+    return parser.parse_args()
+
+
+def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        wanted = text.split(",")
+        if unknown := set(wanted) - set(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))} is not among {', '.join(known)}")
+        return [name for name in known if name in wanted]
+
+    return names
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

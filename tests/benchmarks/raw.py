@@ -1,46 +1,54 @@
-"""ONNX Runtime alone: the same graph, opened by the same code, with nothing in front of it."""
+"""ONNX Runtime alone, in a process of its own: nothing in front of it, and the best way to use it counts."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import chain
 from time import perf_counter
 
-import numpy as np
+import onnxruntime as ort
 
 from tests.benchmarks import models
-from tests.benchmarks.models import Made
-from tests.benchmarks.rounds import Round, answer_each
+from tests.benchmarks.models import INPUT, OUTPUT, Made
+from tests.benchmarks.points import Way
+from tests.benchmarks.rounds import LOOPS_MIN, Round, answer_each
 
 
-class Raw:
-    """Two ways to use a session for N callers; the caller of this process keeps the better one."""
+def measure(model: str, way: dict[str, int], warm_s: float, seconds: float) -> Round:
+    """Every caller runs its rows again and again."""
+    used = Way(**way)  # type: ignore[arg-type]  # as JSON has it
+    rows = _made(model).rows(used.rows)
+    sessions = [_session(model, used.threads, used.spinning, number) for number in range(used.sessions)]
+    for session in sessions:
+        session.run([OUTPUT], {INPUT: rows})  # the first one takes longer
+    began = perf_counter()
+    sessions[0].run([OUTPUT], {INPUT: rows})
+    seconds = max(seconds, LOOPS_MIN * used.callers / used.sessions * (perf_counter() - began))
+    begin = perf_counter() + warm_s
+    end = begin + seconds
 
-    def __init__(self) -> None:
-        self._made = {network.name: models.make(network) for network in models.NETWORKS}
-        self._sessions = {name: made.session() for name, made in self._made.items()}
+    def loop(caller: int) -> list[tuple[float, float]]:
+        session = sessions[caller % used.sessions]
+        requests, now = [], perf_counter()
+        while now < end:
+            before = now
+            session.run([OUTPUT], {INPUT: rows})
+            now = perf_counter()
+            requests.append((before, now))
+        return requests
 
-    def measure(self, model: str, callers: int, rows: int, warm_s: float, seconds: float) -> Round:
-        """``callers`` threads, each running ``rows`` rows again and again."""
-        session, images = self._sessions[model], _rows(self._made[model], rows)
-
-        begin = perf_counter() + warm_s
-        end = begin + seconds
-
-        def loop(_: int) -> list[tuple[float, float]]:
-            requests, now = [], perf_counter()
-            while now < end:
-                before = now
-                session.run((images,))
-                now = perf_counter()
-                requests.append((before, now))
-            return requests
-
-        with ThreadPoolExecutor(callers) as pool:
-            return Round.of(list(chain(*pool.map(loop, range(callers)))), rows, (begin, end))
+    with ThreadPoolExecutor(used.callers) as pool:
+        return Round.of(list(chain(*pool.map(loop, range(used.callers)))), used.rows, (begin, end))
 
 
-def _rows(made: Made, rows: int) -> np.ndarray:
-    return np.ascontiguousarray(np.resize(made.images, (rows, *made.images.shape[1:])))
+@cache
+def _made(model: str) -> Made:
+    return models.make(models.NETWORKS[model])
+
+
+@cache
+def _session(model: str, threads: int, spinning: bool, number: int) -> ort.InferenceSession:
+    return _made(model).session(threads, spinning)
 
 
 if __name__ == "__main__":
-    answer_each(Raw().measure)
+    answer_each(measure)

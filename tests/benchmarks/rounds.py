@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+LOOPS_MIN = 4  # every outstanding request is asked again so many times, however long that takes
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
@@ -25,7 +27,9 @@ class Round:
         """
         begin, end = window
         inside = sum(
-            (min(after, end) - max(before, begin)) / (after - before) for before, after in requests if begin < after
+            (min(after, end) - max(before, begin)) / (after - before)
+            for before, after in requests
+            if begin < after and before < end
         )
         took = sorted(after - before for before, after in requests if begin < after <= end) or [end - begin]
         return cls(inside * rows / (end - begin), took[len(took) // 2] * 1e3, took[len(took) * 99 // 100] * 1e3)
