@@ -12,9 +12,9 @@ record cannot be written there is no answer.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, perf_counter
@@ -161,17 +161,16 @@ async def inquire(desk: Desk, call: Call, action: Action, answer: Callable[[Call
         return answer(caller)
 
 
-@asynccontextmanager
-async def _on_record(desk: Desk, call: Call) -> AsyncIterator[Entry]:
-    async with desk.journal.entry("call", call.method, call.request_id) as entry:
-        entry.refer(call.client_reference)
-        try:
-            yield entry
-        except asyncio.CancelledError:
-            # The transport cancels a call whose deadline has passed; the record tells the two apart.
-            if call.deadline is not None and desk.clock() >= call.deadline:
-                raise DeadlinePassed("The deadline passed before there was an answer.") from None
-            raise
+def _on_record(desk: Desk, call: Call) -> AbstractAsyncContextManager[Entry]:
+    def understood(error: BaseException) -> BaseException:
+        # The transport cancels a call whose deadline has passed; the record tells the two apart.
+        if isinstance(error, asyncio.CancelledError) and call.deadline is not None and desk.clock() >= call.deadline:
+            return DeadlinePassed("The deadline passed before there was an answer.")
+        return error
+
+    recording = desk.journal.entry("call", call.method, call.request_id, understood=understood)
+    recording.entry.refer(call.client_reference)
+    return recording
 
 
 def _admit(desk: Desk, call: Call, entry: Entry, action: Action) -> Caller:

@@ -10,12 +10,13 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from time import perf_counter
+from types import TracebackType
 from typing import Protocol
 
 from appliance.audit import proof, record, segment
@@ -114,29 +115,21 @@ class Journal:
         """How much of the disk the log takes."""
         return sum(path.stat().st_size for path in segment_paths(self.directory))
 
-    @asynccontextmanager
-    async def entry(self, event: str, method: str | None = None, request_id: str | None = None) -> AsyncIterator[Entry]:
-        """A call or an act, on record whatever becomes of it: leaving this block waits until the record is durable.
+    def entry(
+        self,
+        event: str,
+        method: str | None = None,
+        request_id: str | None = None,
+        *,
+        understood: Callable[[BaseException], BaseException] = lambda error: error,
+    ) -> "_OnRecord":
+        """A call or an act, on record whatever becomes of it: ``async with`` gives its entry, and leaving the block waits
+        until the record is durable. ``understood`` may put another error in the place of one that ends the block.
 
         Raises:
             AuditUnavailable: the record could not be written; it takes the place of any answer or error.
         """
-        entry, started = Entry(event, method=method, request_id=request_id), perf_counter()
-        try:
-            yield entry
-            entry.outcome = "answered" if event == "call" else "done"
-        except BaseException as error:
-            entry.blame(error)
-            raise
-        finally:
-            try:
-                entry.receipt = await self.append(entry)  # written, too, for a caller who does not wait for it
-            except AuditUnavailable as error:
-                entry.blame(error)
-                raise
-            finally:
-                if self._watcher:
-                    self._watcher.recorded(entry, perf_counter() - started)
+        return _OnRecord(self, Entry(event, method=method, request_id=request_id), self._watcher, understood)
 
     def append(self, entry: Entry) -> "asyncio.Future[Receipt]":
         """Hands an entry to the writer. The future ends when the record is durable and signed."""
@@ -276,6 +269,41 @@ class Journal:
             return Recovered(found.cut_records, cut) if cut else None
         self._start_segment()
         return Recovered(0, cut) if cut else None
+
+
+class _OnRecord:
+    """The block of ``Journal.entry``. A class and not a generator: each call passes here, and this takes half the time."""
+
+    __slots__ = ("_journal", "_started", "_understood", "_watcher", "entry")
+
+    def __init__(
+        self, journal: Journal, entry: Entry, watcher: Watcher | None, understood: Callable[[BaseException], BaseException]
+    ) -> None:
+        self._journal, self.entry, self._watcher, self._understood = journal, entry, watcher, understood
+        self._started = 0.0
+
+    async def __aenter__(self) -> Entry:
+        self._started = perf_counter()
+        return self.entry
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        entry, meant = self.entry, None if error is None else self._understood(error)
+        if meant is None:
+            entry.outcome = "answered" if entry.event == "call" else "done"
+        else:
+            entry.blame(meant)
+        try:
+            entry.receipt = await self._journal.append(entry)  # written, too, for a caller who does not wait for it
+        except AuditUnavailable as unavailable:
+            entry.blame(unavailable)
+            raise
+        finally:
+            if self._watcher:
+                self._watcher.recorded(entry, perf_counter() - self._started)
+        if meant is not None and meant is not error:
+            raise meant from None
 
 
 def _lock(directory: Path) -> int:

@@ -25,7 +25,10 @@ class Decision(StrEnum):
     @property
     def letter(self) -> str:
         """How the audit record spells it."""
-        return {"ACCEPT": "A", "ABSTAIN": "B", "OUT_OF_DISTRIBUTION": "O"}[self.value]
+        return _LETTERS[self]
+
+
+_LETTERS = {Decision.ACCEPT: "A", Decision.ABSTAIN: "B", Decision.OUT_OF_DISTRIBUTION: "O"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +67,17 @@ class Judge:
         if not np.isfinite(logits).all():
             raise InferenceFailed("The model's output is not a number.")
         calibrated = probabilities(logits, self.rule.temperature_e6 / E6)
-        distance = None
-        unknown = np.zeros(len(logits), bool)
+        top, distance = calibrated.argmax(axis=1), None
+        sure = (calibrated[np.arange(len(top)), top] >= self.rule.accept_at_least_e6 / E6).tolist()
+        unknown = [False] * len(sure)
         if self.rule.unknown is not None and self.reference is not None and embedding is not None:
             distance = self.reference.distance(embedding)
             # Written so that a NaN, of an embedding that overflowed, counts as unknown.
-            unknown = ~(distance <= self.rule.unknown.reject_above_e6 / E6)
-        sure = calibrated.max(axis=1) >= self.rule.accept_at_least_e6 / E6
+            unknown = (~(distance <= self.rule.unknown.reject_above_e6 / E6)).tolist()
         decisions = tuple(
             Decision.OUT_OF_DISTRIBUTION if u else Decision.ACCEPT if s else Decision.ABSTAIN
             for u, s in zip(unknown, sure, strict=True)
         )
-        top = calibrated.argmax(axis=1)
         return Judgement(logits, calibrated, top, distance, decisions, self._label_sets(calibrated, top))
 
     def _label_sets(self, calibrated: NDArray[np.float64], top: NDArray[np.int64]) -> NDArray[np.bool_] | None:
