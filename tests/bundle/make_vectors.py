@@ -23,14 +23,24 @@ from PIL import Image
 from appliance import canonical
 from appliance.bundle import chunks, container, grant, policy, signature
 from appliance.bundle.enrolment import RecipientKey
-from appliance.bundle.manifest import PAYLOAD_TYPE, DecisionRule, Golden, ModelId, OutputSpec, RuntimeSpec, Unknown
+from appliance.bundle.manifest import (
+    PAYLOAD_TYPE,
+    DecisionRule,
+    Golden,
+    InputSpec,
+    LabelSetRule,
+    ModelId,
+    OutputSpec,
+    RuntimeSpec,
+    Unknown,
+)
 from appliance.bundle.policy import Listing
 from appliance.bundle.signature import ED25519, ML_DSA_65, SigningKey, encode_key, key_id, key_ring
 from appliance.canonical import format_time
 from appliance.model import inputs
 from appliance.model.confidence import Reference
 from appliance.model.golden import GoldenCases
-from appliance.model.inputs import Encoded
+from appliance.model.inputs import Encoded, Raw
 from tests import forge
 from tests.bundle import breaking
 from tests.bundle.breaking import flipped, regranted, resigned, with_parts, with_signed_parts
@@ -186,6 +196,49 @@ def second_edition(vendor: Vendor) -> Iterator[Vector]:
     yield from _grants(vendor)
     yield from _contents(vendor)
     yield from _kinds_of_image(vendor)
+
+
+def third_edition(vendor: Vendor) -> Iterator[Vector]:
+    """What came with inputs that are no images."""
+    specs = (InputSpec("age", "FP32", (), None), InputSpec("words", "INT64", (4,), None))
+    nodes = [
+        helper.make_node("Cast", ["words"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["floats", "W"], ["product"]),
+        helper.make_node("Unsqueeze", ["age", "last"], ["column"]),
+        helper.make_node("Add", ["product", "column"], ["logits"]),
+    ]
+    weights = np.linspace(-1, 1, 4 * forge.CLASSES, dtype=np.float32).reshape(4, forge.CLASSES)
+    made = helper.make_graph(
+        nodes,
+        "tensors",
+        [
+            helper.make_tensor_value_info("age", TensorProto.FLOAT, ["batch"]),
+            helper.make_tensor_value_info("words", TensorProto.INT64, ["batch", 4]),
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", forge.CLASSES])],
+        [forge.tensor("W", weights), onnx.numpy_helper.from_array(np.array([1], np.int64), "last")],
+    )
+    graph = helper.make_model(made, opset_imports=[helper.make_opsetid("", forge.OPSET)], ir_version=10)
+    ages, words = np.array([61, 7, 33], np.float32), np.arange(12, dtype=np.int64).reshape(3, 4)
+    logits = words.astype(np.float32) @ weights + ages[:, None]
+    cases = tuple(
+        (Raw("FP32", (1,), a.tobytes()), Raw("INT64", (1, 4), w.tobytes())) for a, w in zip(ages, words, strict=True)
+    )
+    parts = {"graph": graph.SerializeToString(), "weights": weights.tobytes()}
+
+    def bundle(name: str, expect: str, selftest: bytes, **changes: Any) -> Vector:
+        sealed = vendor.bundle(forge.manifest(**{"inputs": specs} | changes), parts | {"selftest": selftest})
+        return Vector(name, expect, sealed, vendor.grant(sealed))
+
+    good = GoldenCases(cases, logits).encode()
+    kept = DecisionRule(1_000_000, 500_000, None, LabelSetRule("lac", 900_000, 50_000))
+    yield bundle("valid-tensors-and-label-sets", "ok", good, decision=kept)
+    yield bundle("tensor-inputs-in-another-order", "malformed", good, inputs=specs[::-1])
+    yield bundle("tensor-of-another-datatype", "refused_graph", good, inputs=(specs[0], replace(specs[1], datatype="INT32")))
+    yield bundle("tensor-of-another-shape", "refused_graph", good, inputs=(specs[0], replace(specs[1], shape=(5,))))
+    yield bundle("tensor-golden-logits-differ", "failed_golden_case", GoldenCases(cases, logits + 1).encode())
+    of_images = GoldenCases.of_images([forge.png(forge.image(seed)) for seed in range(3)], logits).encode()
+    yield bundle("images-where-tensors-are-wanted", "malformed", of_images)
 
 
 def says(vendor: Vendor, *bundles: bytes, **changes: Any) -> bytes:
@@ -528,7 +581,7 @@ def main(folder: Path = FOLDER) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     index = json.loads(index_path.read_text()) if index_path.exists() else _empty_index(vendor)
     known = {row["name"] for row in index["vectors"]}
-    for edition in (first_edition, second_edition):
+    for edition in (first_edition, second_edition, third_edition):
         for vector in edition(vendor):
             if vector.name not in known:
                 index["vectors"].append(_write(folder, vector))
