@@ -275,7 +275,7 @@ def apart() -> Iterator[list[str]]:
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the appliance and its load need a core each")
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="taskset, which keeps them apart, is not installed")
 def test_five_times_too_many_callers_cost_a_tenth_of_the_capacity_at_most(tmp_path: Path) -> None:
-    site = site_of(tmp_path, settings=f"{PLAINTEXT}[engine]\nthreads_per_worker = 1\n", large=True)
+    site = site_of(tmp_path, settings=f"{PLAINTEXT}[engine]\nthreads = 1\n", large=True)
     messages = [infer(forge.image(seed)[None]).SerializeToString() for seed in range(16)]
     with apart() as wrapper, running(site, wrapper) as found, heard(found):
         port = found.plaintext_port
