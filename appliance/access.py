@@ -28,15 +28,18 @@ LOCAL_PEER = Peer((LOCAL_CALLER,), "")
 OPERATOR_PEER = Peer((LOCAL_OPERATOR,), "")
 
 
+_NO_ROWS = Allowance(rows_per_s_max=1, rows_at_once_max=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody we know by name, with what they may do; perhaps nothing. ``allowance`` is None for whoever no rule knows."""
+    """Somebody we know by name, with what they may do; perhaps nothing. Whoever no rule knows may ask for no rows."""
 
     name: str
     spki: str
     roles: frozenset[str]
     models: frozenset[str]
-    allowance: Allowance | None = None
+    allowance: Allowance = _NO_ROWS
 
     def on_record(self) -> dict[str, str | list[str]]:
         """What a record says of them."""

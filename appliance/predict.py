@@ -21,7 +21,7 @@ from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 from appliance.access import Access, Action, Caller, Peer
-from appliance.admission import Admission, Allowance
+from appliance.admission import Admission
 from appliance.audit.journal import Journal
 from appliance.audit.record import Entry, Receipt, pseudonyms
 from appliance.bundle.manifest import InputSpec
@@ -36,7 +36,6 @@ from appliance.servables import Servables
 T = TypeVar("T")
 # Raw rows up to this size are hashed in the event loop, which takes less time than handing them to a thread.
 INLINE_BYTES_MAX = 1 << 18
-_NOTHING = Allowance(1, 0)
 _MODEL_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -116,7 +115,7 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
         rows = contents[0].rows
         if not 1 <= rows <= desk.request_rows_max:
             raise InvalidInput(f"A request has 1 to {desk.request_rows_max} rows.")
-        with desk.admission.admit(caller.name, caller.allowance or _NOTHING, rows), servable.in_use():
+        with desk.admission.admit(caller.name, caller.allowance, rows), servable.in_use():
             arrays, decode_s = await _decode(desk, entry, model, contents)
             deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
             ran = await servable.batcher.submit(arrays, deadline, request.priority)

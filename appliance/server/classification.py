@@ -10,7 +10,7 @@ from appliance.engine.queue import Priority
 from appliance.model.decision import Decision
 from appliance.model.inputs import Encoded
 from appliance.predict import Call, Desk, Prediction, Request, predict
-from appliance.server.status import Context, answer, new_call, not_a_message, parser, refusal
+from appliance.server.status import Context, answer, new_call, not_a_message, parser, refusal, serialize
 from appliance.v1 import classification_pb2 as pb
 
 SERVICE = "/appliance.v1.Classification/"
@@ -32,20 +32,15 @@ class Classification:
         return grpc.method_handlers_generic_handler(
             SERVICE.strip("/"),
             {
-                "Classify": grpc.unary_unary_rpc_method_handler(
-                    self.Classify, parse, lambda answer: answer.SerializeToString()
-                ),
-                "ClassifyStream": grpc.stream_stream_rpc_method_handler(
-                    self.ClassifyStream, parse, lambda answer: answer.SerializeToString()
-                ),
+                "Classify": grpc.unary_unary_rpc_method_handler(self.Classify, parse, serialize),
+                "ClassifyStream": grpc.stream_stream_rpc_method_handler(self.ClassifyStream, parse, serialize),
             },
         )
 
     async def Classify(  # noqa: N802  the protocol's name
         self, request: pb.ClassifyRequest | None, context: Context
     ) -> pb.ClassifyResponse:
-        reference = "" if request is None else request.client_reference
-        return await answer(context, f"{SERVICE}Classify", lambda call: self._classify(request, call), reference)
+        return await answer(context, f"{SERVICE}Classify", lambda call: self._classify(request, call), _reference(request))
 
     async def ClassifyStream(  # noqa: N802
         self, requests: AsyncIterator[pb.ClassifyRequest | None], context: Context
@@ -55,8 +50,7 @@ class Classification:
 
         async def one(number: int, request: pb.ClassifyRequest | None) -> None:
             try:
-                reference = "" if request is None else request.client_reference
-                call = new_call(context, f"{SERVICE}ClassifyStream", reference)
+                call = new_call(context, f"{SERVICE}ClassifyStream", _reference(request))
                 response = await self._answer_one(number, request, call)
                 async with writing:
                     await context.write(response)
@@ -82,6 +76,10 @@ class Classification:
 
     async def _classify(self, request: pb.ClassifyRequest | None, call: Call) -> pb.ClassifyResponse:
         return _response(await predict(self._desk, call, lambda: _asked(request)), call.request_id)
+
+
+def _reference(request: pb.ClassifyRequest | None) -> str:
+    return "" if request is None else request.client_reference
 
 
 def _asked(request: pb.ClassifyRequest | None) -> Request:

@@ -23,7 +23,7 @@ from appliance.oip import open_inference_pb2 as pb
 from appliance.predict import Call, Desk, Prediction, Request, inquire, predict
 from appliance.servables import Servable
 from appliance.server import wire
-from appliance.server.status import Context, answer, not_a_message, parser
+from appliance.server.status import Context, answer, not_a_message, parser, serialize
 
 T = TypeVar("T")
 Metadata = pb.ModelMetadataResponse.TensorMetadata
@@ -66,7 +66,7 @@ class Inference:
                 handlers[name] = grpc.unary_unary_rpc_method_handler(
                     self._parsed(name, getattr(self, name, None) or self._refuse(name)),
                     request_deserializer=parser(GetMessageClass(method.input_type)),
-                    response_serializer=lambda message: message.SerializeToString(),
+                    response_serializer=serialize,
                 )
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 

@@ -104,6 +104,11 @@ def parser(kind: type[Message]) -> Callable[[bytes], Any]:
     return parse
 
 
+def serialize(message: Message) -> bytes:
+    """The bytes of an answer."""
+    return message.SerializeToString()
+
+
 def not_a_message(*given: object) -> NoReturn:
     """Raises InvalidInput."""
     raise errors.InvalidInput("The message is not what this call takes.")
