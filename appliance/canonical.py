@@ -15,6 +15,8 @@ from typing import Any
 
 INTEGER_MAX = 2**53 - 1
 DEPTH_MAX = 16
+_PLAIN = frozenset({str, bool, type(None)})
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def encode(value: object) -> bytes:
@@ -25,7 +27,7 @@ def encode(value: object) -> bytes:
         ValueError: an integer or the nesting is over the limit, or a string is not valid Unicode.
     """
     _check(value, 0)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def decode(data: bytes) -> Any:
@@ -68,7 +70,7 @@ def parse_time(text: str) -> datetime:
 
 
 def _check(value: object, depth: int) -> None:
-    if value is None or isinstance(value, bool | str):
+    if type(value) in _PLAIN:  # most are: every call's record passes here
         return
     if isinstance(value, int):
         if abs(value) > INTEGER_MAX:
@@ -83,5 +85,5 @@ def _check(value: object, depth: int) -> None:
     elif isinstance(value, list | tuple):
         for item in value:
             _check(item, depth + 1)
-    else:
+    elif not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} has no canonical form")

@@ -14,7 +14,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, perf_counter
@@ -100,40 +100,42 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
     Raises:
         RequestError: which one says why there is no answer.
     """
-    async with _on_record(desk, call) as entry:
-        caller = _admit(desk, call, entry, Action.PREDICT)
-        request = ask()
-        if _MODEL_ID.fullmatch(request.model):  # anything else is free text, which has no place in the record
-            entry.model = {"id": request.model, "version": request.version}
-        caller.authorise_model(request.model)
-        servable = desk.servables.find(request.model, request.version)
-        model = servable.model
-        entry.model = {"id": model.name, "version": model.version, "digest": model.digest}
-        entry.wants_proof = request.wants_proof
-        model.require(request.outputs)
-        contents = model.arrange(request.inputs)
-        rows = contents[0].rows
-        if not 1 <= rows <= desk.request_rows_max:
-            raise InvalidInput(f"A request has 1 to {desk.request_rows_max} rows.")
-        with desk.admission.admit(caller.name, caller.allowance, rows), servable.in_use():
-            arrays, decode_s = await _decode(desk, entry, model, contents)
-            deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
-            ran = await servable.batcher.submit(arrays, deadline, request.priority)
-            judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
-        if deadline is not None and desk.clock() >= deadline:  # the caller is told so, and the record is to say the same
-            raise DeadlinePassed("The deadline passed before there was an answer.")
-        servable.told.count(rows, decode_s, ran.queue_s, ran.run_s)
-        entry.output = {
-            "top": judgement.top.tolist(),
-            "confidence_e6": (judgement.confidence * E6).round().astype(int).tolist(),
-            "decisions": "".join([decision.letter for decision in judgement.decisions]),
-        }
-        entry.run = {
-            "provider": model.session.provider,
-            "decode_us": _microseconds(decode_s),
-            "queue_us": _microseconds(ran.queue_s),
-            "run_us": _microseconds(ran.run_s),
-        }
+    with ExitStack() as held:  # until it is on record, too
+        async with _on_record(desk, call) as entry:
+            caller = _admit(desk, call, entry, Action.PREDICT)
+            request = ask()
+            if _MODEL_ID.fullmatch(request.model):  # anything else is free text, which has no place in the record
+                entry.model = {"id": request.model, "version": request.version}
+            caller.authorise_model(request.model)
+            servable = desk.servables.find(request.model, request.version)
+            model = servable.model
+            entry.model = {"id": model.name, "version": model.version, "digest": model.digest}
+            entry.wants_proof = request.wants_proof
+            model.require(request.outputs)
+            contents = model.arrange(request.inputs)
+            rows = contents[0].rows
+            if not 1 <= rows <= desk.request_rows_max:
+                raise InvalidInput(f"A request has 1 to {desk.request_rows_max} rows.")
+            with desk.admission.admit(caller.name, caller.allowance, rows):
+                held.enter_context(servable.in_use())
+                arrays, decode_s = await _decode(desk, entry, model, contents)
+                deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
+                ran = await servable.batcher.submit(arrays, deadline, request.priority)
+                judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
+            if deadline is not None and desk.clock() >= deadline:  # the caller is told so, and the record is to say the same
+                raise DeadlinePassed("The deadline passed before there was an answer.")
+            servable.told.count(rows, decode_s, ran.queue_s, ran.run_s)
+            entry.output = {
+                "top": judgement.top.tolist(),
+                "confidence_e6": (judgement.confidence * E6).round().astype(int).tolist(),
+                "decisions": "".join([decision.letter for decision in judgement.decisions]),
+            }
+            entry.run = {
+                "provider": model.session.provider,
+                "decode_us": _microseconds(decode_s),
+                "queue_us": _microseconds(ran.queue_s),
+                "run_us": _microseconds(ran.run_s),
+            }
     return Prediction(model, judgement, decode_s, ran.queue_s, ran.run_s, _receipt(entry))
 
 

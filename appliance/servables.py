@@ -44,18 +44,17 @@ class Told:
 
 @dataclass(eq=False, slots=True)
 class Servable:
-    """A loaded model, and the batcher in front of it. ``calls`` are those that hold it now."""
+    """A loaded model, and the batcher in front of it."""
 
     model: LoadedModel
     batcher: Batcher
-    calls: int = 0
     ending: "asyncio.Event | None" = None
     told: Told = field(default_factory=Told)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """While a call is inside, what it needs stays, even if the version ends."""
-        self.calls += 1
+        self.batcher.calls += 1
         began = perf_counter_ns()
         try:
             yield
@@ -66,8 +65,8 @@ class Servable:
         else:
             self.told.call_ns += perf_counter_ns() - began
         finally:
-            self.calls -= 1
-            if self.ending and not self.calls:
+            self.batcher.calls -= 1
+            if self.ending and not self.batcher.calls:
                 self.ending.set()
 
 
@@ -151,7 +150,7 @@ class Servables:
 
 async def _drained(servable: Servable) -> None:
     """Waits for the calls that hold it: they may not have come to its batcher yet."""
-    if servable.calls:
+    if servable.batcher.calls:
         servable.ending = asyncio.Event()
         await servable.ending.wait()
     await servable.batcher.drain()

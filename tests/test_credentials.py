@@ -1,12 +1,13 @@
 """The passphrase as a credential of systemd's: plain, and sealed by a TPM, which swtpm emulates here."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -100,15 +101,13 @@ def tpm(tmp_path: Path) -> Iterator[str]:
 
 
 def _free_ports() -> tuple[int, int]:
-    """Two ports of which the second follows the first, as swtpm's clients expect."""
+    """Two ports of which the second follows the first, as swtpm's clients expect; none that a connection of another test
+    may be given in the meantime."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
+        port = random.randrange(20_000, 32_000, 2)
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
             return port, port + 1
 
 

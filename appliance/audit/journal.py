@@ -1,8 +1,10 @@
 """The one writer of the log (audit-format sections 4 and 5): group commit, fail closed, go on after a restart.
 
-Calls hand in an entry and wait. A thread takes all that waits, writes it with one checkpoint, makes it durable with one
-``fdatasync``, and only then lets the answers go. Nothing is written in any other way. An entry that cannot be
-encoded is a mistake of ours, and fails alone: one that somebody could provoke would otherwise end the appliance.
+Calls hand in an entry and wait. All that waits is one group: the event loop encodes it and signs one checkpoint over it,
+a thread writes both and makes them durable with one ``fdatasync``, and only then do the answers go. The thread runs almost
+nothing but those two system calls, since a thread that computes would fight the event loop for the interpreter. An entry
+that cannot be encoded is a mistake of ours, and fails alone: one that somebody could provoke would otherwise end the
+appliance.
 """
 
 import asyncio
@@ -10,11 +12,12 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol
@@ -36,19 +39,40 @@ log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
-    """Who wants to know what is recorded, and how the log fares: the metrics."""
+    """Who wants to know what is recorded, and how the log fares: the metrics. Called in the event loop."""
 
     def recorded(self, entry: Entry, seconds: float) -> None:
-        """A call or an act has ended, after so many seconds; called in the event loop."""
+        """A call or an act has ended, after so many seconds."""
 
     def committed(self, records: int, seconds: float) -> None:
-        """A group of records was made durable; called in the writer's thread."""
+        """A group of records was made durable."""
 
 
 @dataclass(slots=True)
 class _Waiting:
     entry: Entry
     future: "asyncio.Future[Receipt]"
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Records on their way to the disk, as one ``block``; ``head`` opens the segment that begins with them."""
+
+    waiting: list[_Waiting]
+    receipts: list[Receipt | None]
+    block: bytes
+    head: "_Head | None"
+    signed: Checkpoint
+    started: float
+    failed: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What opens a segment: where the log stands."""
+
+    size: int
+    frames: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +86,8 @@ class Recovered:
 class Journal:
     """An open log. Use from one event loop; ``close`` before the process ends.
 
-    ``position`` is what is durable: the size and root of the newest checkpoint. ``on_failure`` is called in the writer's
-    thread when the log takes no more records.
+    ``position`` is what is durable: the size and root of the newest checkpoint. ``on_failure`` is called
+    when the log takes no more records.
     """
 
     def __init__(
@@ -87,8 +111,9 @@ class Journal:
         self.on_failure: Callable[[], None] = lambda: None
         self._tree, self._fd, self._end, self._head_end = Tree(), -1, 0, 0
         self._spares: list[int] = []
-        self._wake = threading.Condition()
         self._waiting: list[_Waiting] = []
+        self._group: _Group | None = None  # the one that is being stored
+        self._groups: SimpleQueue[_Group | None] = SimpleQueue()
         self._open, self._failed = True, False
         try:
             self._lock = _lock(directory)
@@ -100,7 +125,7 @@ class Journal:
                 raise
         except OSError as error:
             raise AuditLogError("The audit log's directory cannot be read or written.") from error
-        self._thread = threading.Thread(target=self._write_for_ever, name="audit-writer", daemon=True)
+        self._thread = threading.Thread(target=self._store_for_ever, name="audit-writer", daemon=True)
         self._thread.start()
 
     @property
@@ -132,85 +157,117 @@ class Journal:
         return _OnRecord(self, Entry(event, method=method, request_id=request_id), self._watcher, understood)
 
     def append(self, entry: Entry) -> "asyncio.Future[Receipt]":
-        """Hands an entry to the writer. The future ends when the record is durable and signed."""
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        with self._wake:
-            if self.writable and len(self._waiting) < WAITING_RECORDS_MAX:
-                self._waiting.append(_Waiting(entry, future))
-                self._wake.notify()
-            else:
-                future.set_exception(_unavailable())
+        """Hands an entry in. The future ends when the record is durable and signed."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Receipt] = loop.create_future()
+        if not self.writable or len(self._waiting) >= WAITING_RECORDS_MAX:
+            future.set_exception(_unavailable())
+            return future
+        if not self._waiting and self._group is None:
+            loop.call_soon(self._next)  # what else comes in this turn of the loop is of the same group
+        self._waiting.append(_Waiting(entry, future))
         return future
 
     def close(self) -> None:
         """Writes what waits, and lets the log go."""
-        with self._wake:
-            self._open = False
-            self._wake.notify()
+        self._open = False
+        self._groups.put(None)
         self._thread.join()
+        with suppress(RuntimeError):  # the loop is gone: so are those who waited
+            if self._group is not None:
+                self._settle(self._group)
+            while (group := self._prepare()) is not None:
+                self._store(group)
+                self._settle(group)
         self._release_spares()
         for fd in (self._fd, self._lock):
             with suppress(OSError):
                 os.close(fd)
 
-    # --- the writer's thread ---------------------------------------------------------------------------------------
+    def _next(self) -> None:
+        """Sends the next group on its way, unless one is."""
+        if self._open and self._group is None and (group := self._prepare()) is not None:
+            self._groups.put(group)
 
-    def _write_for_ever(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._waiting or not self._open)
-                group, self._waiting = self._waiting[:GROUP_RECORDS_MAX], self._waiting[GROUP_RECORDS_MAX:]
-            if not group:
-                return
-            try:
-                started = perf_counter()
-                receipts = self._commit(group)
-                if self._watcher:
-                    self._watcher.committed(len(receipts) - receipts.count(None), perf_counter() - started)
-                _deliver(group, receipts)
-            except Exception:  # whatever went wrong, the log on disk is no longer known: nothing more may be written
-                log.exception("the audit log failed; it takes no more records")
-                with self._wake:
-                    self._failed = True
-                    group, self._waiting = group + self._waiting, []
-                _deliver(group, [None] * len(group))
-                self.on_failure()
-                return
+    def _prepare(self) -> _Group | None:
+        """Makes the next group ready, if anything waits."""
+        taken, self._waiting = self._waiting[:GROUP_RECORDS_MAX], self._waiting[GROUP_RECORDS_MAX:]
+        if not taken:
+            return None
+        try:
+            self._group = self._encode_group(taken)
+        except Exception as error:
+            self._fail(taken, error)
+        return self._group
 
-    def _commit(self, group: list[_Waiting]) -> list[Receipt | None]:
-        """One write, one sync. The order is the promise: nobody is answered before the last line.
-
-        An entry that cannot be encoded has no receipt.
-        """
-        encoded: list[bytes | None] = []
-        index = self._tree.size
-        for waiting in group:
+    def _encode_group(self, taken: list[_Waiting]) -> _Group:
+        """An entry that cannot be encoded has no receipt."""
+        started, encoded, index = perf_counter(), list[bytes | None](), self._tree.size
+        for waiting in taken:
             encoded.append(self._encode(waiting.entry, index))
             index += encoded[-1] is not None
         records = [data for data in encoded if data is not None]
         if not records:
-            return [None] * len(group)
-        block = b"".join(segment.frame(segment.RECORD, data) for data in records)
-        if self._end + len(block) + NOTE_BYTES_MAX > self._segment_bytes and self._end > self._head_end:
-            self._start_segment()
+            return _Group(taken, [None] * len(taken), b"", None, self.position, started)
+        block = b"".join([segment.frame(segment.RECORD, data) for data in records])
+        begins = self._end + len(block) + NOTE_BYTES_MAX > self._segment_bytes and self._end > self._head_end
+        head = self._head() if begins else None
         before, leaves = Tree(self._tree.size, self._tree.frontier), [leaf_hash(data) for data in records]
         for leaf in leaves:
             self._tree.append(leaf)
         signed = Checkpoint(self._tree.size, self._tree.root())
         note = self._key.sign(signed, self._key_id)
-        self._write(block + segment.frame(segment.CHECKPOINT, note))
-        self._sync(self._fd)
-        self.position = signed
         receipts: list[Receipt | None] = []
         places = count(before.size)
-        for waiting, data in zip(group, encoded, strict=True):
+        for waiting, data in zip(taken, encoded, strict=True):
             if data is None:
                 receipts.append(None)
                 continue
             index = next(places)
             made = proof.encode(index, before.path(index, leaves), note, data) if waiting.entry.wants_proof else b""
             receipts.append(Receipt(index, leaves[index - before.size], made))
-        return receipts
+        return _Group(taken, receipts, block + segment.frame(segment.CHECKPOINT, note), head, signed, started)
+
+    def _settle(self, group: _Group) -> None:
+        """Wakes those whose records were stored, and sends the next group on its way."""
+        if group is not self._group:  # closing has settled it
+            return
+        self._group = None
+        if group.failed is not None:
+            self._fail(group.waiting, group.failed)
+            return
+        self.position = group.signed
+        if self._watcher:
+            self._watcher.committed(len(group.receipts) - group.receipts.count(None), perf_counter() - group.started)
+        _deliver(group.waiting, group.receipts)
+        self._next()
+
+    def _fail(self, group: list[_Waiting], error: Exception) -> None:
+        """Ends the log: whatever went wrong, what is on the disk is no longer known, and nothing more may be written."""
+        log.error("the audit log failed; it takes no more records", exc_info=error)
+        self._failed = True
+        lost, self._waiting = group + self._waiting, []
+        _deliver(lost, [None] * len(lost))
+        self.on_failure()
+
+    # --- the writer's thread ---------------------------------------------------------------------------------------
+
+    def _store_for_ever(self) -> None:
+        while (group := self._groups.get()) is not None:
+            self._store(group)
+            with suppress(RuntimeError):  # the loop is gone, or closing settles it
+                group.waiting[0].future.get_loop().call_soon_threadsafe(self._settle, group)
+
+    def _store(self, group: _Group) -> None:
+        """One write, one sync. The order is the promise: nobody is answered before the last line."""
+        try:
+            if group.head is not None:
+                self._start_segment(group.head)
+            if group.block:
+                self._write(group.block)
+                self._sync(self._fd)
+        except Exception as error:
+            group.failed = error
 
     def _encode(self, entry: Entry, index: int) -> bytes | None:
         try:
@@ -219,20 +276,21 @@ class Journal:
             log.exception("a record of %s cannot be written", entry.event)
             return None
 
-    def _checkpoint_frame(self, signed: Checkpoint) -> bytes:
-        return segment.frame(segment.CHECKPOINT, self._key.sign(signed, self._key_id))
+    def _head(self) -> _Head:
+        note = self._key.sign(Checkpoint(self._tree.size, self._tree.root()), self._key_id)
+        tree = segment.frame(segment.TREE, b"".join(self._tree.frontier))
+        return _Head(self._tree.size, segment.frame(segment.CHECKPOINT, note) + tree)
 
-    def _start_segment(self) -> None:
+    def _start_segment(self, head: _Head) -> None:
         """A new file, preallocated so that a full disk shows here and not in the middle of a group."""
         self._release_spares()
-        path = self.directory / f"{self._tree.size:020d}.log"
+        path = self.directory / f"{head.size:020d}.log"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._end = fd, 0
         os.posix_fallocate(fd, 0, self._segment_bytes)
-        signed = Checkpoint(self._tree.size, self._tree.root())
-        self._write(self._checkpoint_frame(signed) + segment.frame(segment.TREE, b"".join(self._tree.frontier)))
+        self._write(head.frames)
         self._head_end = self._end
         os.fsync(fd)
         _sync_directory(self.directory)
@@ -267,7 +325,7 @@ class Journal:
             os.posix_fallocate(self._fd, 0, max(self._segment_bytes, self._end))
             os.fsync(self._fd)
             return Recovered(found.cut_records, cut) if cut else None
-        self._start_segment()
+        self._start_segment(self._head())
         return Recovered(0, cut) if cut else None
 
 
@@ -328,17 +386,12 @@ def _unavailable() -> AuditUnavailable:
     return AuditUnavailable("No audit record can be written, so there is no answer.")
 
 
-def _deliver(group: list[_Waiting], receipts: list[Receipt | None]) -> None:
-    """Wakes the callers of a group, in their event loop, at once. Where there is no receipt, there is no answer."""
-
-    def deliver() -> None:
-        for waiting, receipt in zip(group, receipts, strict=True):
-            if waiting.future.cancelled():
-                continue
-            if receipt is None:
-                waiting.future.set_exception(_unavailable())
-            else:
-                waiting.future.set_result(receipt)
-
-    with suppress(RuntimeError):  # the loop is gone: so are those who waited
-        group[0].future.get_loop().call_soon_threadsafe(deliver)
+def _deliver(group: Sequence[_Waiting], receipts: Sequence[Receipt | None]) -> None:
+    """Wakes the callers of a group. Where there is no receipt, there is no answer."""
+    for waiting, receipt in zip(group, receipts, strict=True):
+        if waiting.future.cancelled():
+            continue
+        if receipt is None:
+            waiting.future.set_exception(_unavailable())
+        else:
+            waiting.future.set_result(receipt)

@@ -27,6 +27,7 @@ from appliance.audit.segment import PAYLOAD_BYTES_MAX
 PSEUDONYM_BYTES = 16
 _REFERENCE = re.compile(r"[A-Za-z0-9-]{1,64}")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_SHIFTS = range(125, -1, -5)
 
 _OUTCOMES: dict[type[BaseException], str] = {
     errors.InvalidInput: "invalid",
@@ -136,4 +137,4 @@ def pseudonyms(key: bytes, rows: Iterable[Sequence[bytes | memoryview]]) -> list
 def new_request_id() -> str:
     """A ULID: 48 bits of milliseconds and 80 random bits in Crockford's base 32, 26 characters."""
     number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_CROCKFORD[number >> shift & 31] for shift in _SHIFTS])

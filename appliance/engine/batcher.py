@@ -3,6 +3,10 @@
 Work-conserving and without a timer: a batch is what has queued when a worker becomes free. A worker takes its next batch
 itself, so a session never waits for the event loop. Each caller's rows come back by their slot in the batch, into a job
 that only this caller holds, so a neighbour who gives up touches nobody.
+
+A model so quick that handing it to a thread takes longer than running it has no worker and runs in the event loop. There a
+call is cheap, and a batch with the commit of its records is not; so a batch waits while other calls are under way that may
+join it, up to ``COMPANY_S``. A lone caller never waits.
 """
 
 import asyncio
@@ -21,6 +25,8 @@ from appliance.engine.pace import Pace
 from appliance.engine.queue import Piece, Priority, Queue, Ticket
 from appliance.errors import DeadlinePassed, InferenceFailed, NotReady
 from appliance.model.inputs import Rows
+
+COMPANY_S = 0.001
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +117,10 @@ class Tally:
 class Batcher:
     """The batches of one model. Start it inside a running event loop.
 
-    ``slots`` makes one worker's buffers, an array for each input, a batch long. ``on_batch`` hears of each batch's rows, and
-    ``on_broken`` when the runner fails at what it is known to do: after certain errors of a GPU nothing works in this
-    process. Both are called in a worker's thread.
+    ``slots`` makes one worker's buffers, an array for each input, a batch long; ``workers`` 0 means the event loop itself.
+    ``on_batch`` hears of each batch's rows, and ``on_broken`` when the runner fails at what it is known to do: after certain
+    errors of a GPU nothing works in this process. Both are called where the batch was run. ``calls`` are the model's calls
+    under way, on their way here or already answered and waiting for their record; whoever serves them counts them.
     """
 
     def __init__(
@@ -132,7 +139,8 @@ class Batcher:
         self._runner, self._queue, self._pace, self._clock = runner, queue, pace, clock
         self._on_batch, self._on_broken, self._loop = on_batch, on_broken, asyncio.get_running_loop()
         self._wake = threading.Condition()
-        self._closed, self.broken = False, False
+        self._closed, self.broken, self.calls = False, False, 0
+        self._slots, self._gathering, self._gathered_at = slots(), False, 0.0  # the event loop's
         self.tally = Tally()
         self._threads = [
             threading.Thread(target=self._work, args=(slots(),), name=f"run-{name}-{i}", daemon=True) for i in range(workers)
@@ -156,12 +164,14 @@ class Batcher:
         """
         now = self._clock()
         job = _Job(rows, self._loop.create_future(), now)
-        ticket = Ticket(len(rows[0]), sum(array.nbytes for array in rows), deadline, job, priority)
+        ticket = Ticket(len(rows[0]), sum([array.nbytes for array in rows]), deadline, job, priority)
         with self._wake:
             if self._closed or self.broken:
                 raise NotReady("The model has stopped.")
             self._queue.admit(ticket, now)
             self._wake.notify()
+        if not self._threads and not self._gathering:
+            self._gather_company()
         try:
             return await job.future
         finally:
@@ -175,8 +185,28 @@ class Batcher:
             self._wake.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
+        while not self._threads and (batch := self._take()):
+            self._run(batch, self._slots)
 
-    # --- a worker's thread -------------------------------------------------------------------------------------------
+    # --- in the event loop, where there is no worker -------------------------------------------------------------------
+
+    def _gather_company(self) -> None:
+        self._gathering, self._gathered_at = True, self._clock() + COMPANY_S
+        self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Runs a batch; until then, comes back after each turn of the loop to see whether another call has joined it."""
+        more = 0 < len(self._queue) < self.calls and self._queue.rows < len(self._slots[0])
+        if more and self._clock() < self._gathered_at:
+            self._loop.call_soon(self._turn)
+            return
+        self._gathering = False
+        if batch := self._take():
+            self._run(batch, self._slots)
+        if len(self._queue):
+            self._gather_company()
+
+    # --- a worker's thread ---------------------------------------------------------------------------------------------
 
     def _work(self, slots: Rows) -> None:
         while (batch := self._next()) is not None:
@@ -186,21 +216,26 @@ class Batcher:
         """The next batch, when there is one; None at the end."""
         with self._wake:
             while True:
-                batch, late = self._queue.take(self._clock())
-                if late:
-                    error = DeadlinePassed("The deadline passed while the request waited.")
-                    self._settle([(ticket.content, error) for ticket in late])
-                if batch:
+                if batch := self._take():
                     return batch
                 if self._closed or self.broken:
                     return None
                 self._wake.wait()
 
+    # --- in either -----------------------------------------------------------------------------------------------------
+
+    def _take(self) -> "list[Piece[_Job]]":
+        batch, late = self._queue.take(self._clock())
+        if late:
+            error = DeadlinePassed("The deadline passed while the request waited.")
+            self._settle([(ticket.content, error) for ticket in late])
+        return batch
+
     def _run(self, batch: "list[Piece[_Job]]", slots: Rows) -> None:
         started = self._clock()
         jobs = [piece.ticket.content for piece in batch]
         try:
-            batched = _gather(batch, slots)
+            batched = _rows_of(batch, slots)
             outputs = self._runner.run(batched)
             if len(outputs.logits) != len(batched[0]):  # else a caller's slot would hold another's rows
                 raise RuntimeError("the graph did not answer row for row")
@@ -240,11 +275,14 @@ class Batcher:
             for job, result in results:
                 job.settle(result)
 
+        if not self._threads:
+            settle()
+            return
         with suppress(RuntimeError):  # the loop is gone: so are those who waited
             self._loop.call_soon_threadsafe(settle)
 
 
-def _gather(batch: Sequence[Piece[Any]], slots: Rows) -> Rows:
+def _rows_of(batch: Sequence[Piece[Any]], slots: Rows) -> Rows:
     """The batch's rows: one piece as it lies, several copied straight into their slots."""
     if len(batch) == 1:
         piece = batch[0]

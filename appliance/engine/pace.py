@@ -23,7 +23,7 @@ class Pace:
     """Seconds for each bucket, of ``workers`` batches at once. ``seconds`` may be empty: then nothing is refused for it."""
 
     def __init__(self, seconds: Mapping[int, float], rows_max: int, workers: int) -> None:
-        self._seconds, self._rows_max, self._workers = dict(seconds), rows_max, workers
+        self._seconds, self._rows_max, self._workers = dict(seconds), rows_max, max(1, workers)
 
     def observe(self, rows: int, seconds: float) -> None:
         """Corrects the expectation by a batch that was run."""

@@ -28,6 +28,8 @@ _OPTIONS = {_CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strateg
 WARM_S_MAX = 1.0  # on a processor, sizes that are not measured by then are not used
 RUNS_S_MAX, RUNS_MAX = 0.05, 5  # for one size
 TOGETHER_S = 0.25
+# So long a batch may keep the event loop from all else; where at least so many rows take no longer, it is quick.
+IN_LOOP_S_MAX, IN_LOOP_ROWS_MIN = 0.00025, 4
 # What a larger batch, a second batch at once, and single-threaded batches must bring: each costs a single row's latency.
 BETTER_BATCH, BETTER_PAIR, BETTER_NARROW = 1.03, 1.03, 1.10
 
@@ -55,7 +57,8 @@ def open_session(
 ) -> "Session":
     """A warm session on the first provider that the site asks for and the manifest allows.
 
-    How many batches run at once, on how many threads each, is measured. ``workers_max`` is the grant's limit.
+    How many batches run at once, on how many threads each, is measured, and whether it is so quick that the event loop runs
+    it. ``workers_max`` is the grant's limit.
 
     Raises:
         ConfigError: this machine has no such provider.
@@ -73,6 +76,11 @@ def open_session(
 
     session = opened(max(1, hardware.threads // max(1, hardware.workers)))
     session.warm()
+    if provider != _CUDA and not hardware.workers and session.measured.within(IN_LOOP_S_MAX) >= IN_LOOP_ROWS_MIN:
+        session = opened(1)
+        session.warm()
+        session.workers, session.measured.batch_rows = 0, max(1, session.measured.within(IN_LOOP_S_MAX))
+        return session
     if provider == _CUDA or hardware.workers or hardware.threads == 1 or workers_max == 1:
         session.workers = min(hardware.workers or 1, workers_max or hardware.workers or 1)
         return session
@@ -126,9 +134,16 @@ class Measured:
     batch_rows: int = 1
     workers: int = 1
 
+    def within(self, seconds: float) -> int:
+        """The most rows that are run in so many seconds."""
+        return max((rows for rows, taken in self.seconds.items() if taken <= seconds), default=0)
+
 
 class Session:
-    """A graph that can be run, by ``workers`` threads at once. ``provider`` is where it really runs."""
+    """A graph that can be run, by ``workers`` threads at once; by none but the event loop where that is 0.
+
+    ``provider`` is where it really runs.
+    """
 
     def __init__(self, inner: ort.InferenceSession, manifest: Manifest, provider: str) -> None:
         self.provider, self.measured = provider, Measured(batch_rows=manifest.runtime.rows_max)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.engine import batcher as batcher_module
 from appliance.engine.batcher import Batcher, Ran
 from appliance.engine.pace import Pace
 from appliance.engine.queue import Priority, Queue
@@ -239,7 +240,7 @@ ACTS = st.one_of(
 
 
 @settings(max_examples=200, deadline=None)
-@given(acts=st.lists(ACTS, max_size=40), workers=st.integers(1, 3))
+@given(acts=st.lists(ACTS, max_size=40), workers=st.integers(0, 3))
 def test_in_any_interleaving_each_caller_gets_its_own_rows_or_its_own_error(
     acts: list[tuple[str, int]], workers: int
 ) -> None:
@@ -247,7 +248,7 @@ def test_in_any_interleaving_each_caller_gets_its_own_rows_or_its_own_error(
 
 
 async def _interleave(acts: list[tuple[str, int]], workers: int) -> None:
-    runner = PuppetRunner()
+    runner = PuppetRunner(held=workers > 0)  # there are no strings in an event loop
     batcher = made(runner, workers)
     callers: list[tuple[asyncio.Task[Ran], int, bool]] = []
     cancelled = set[int]()
@@ -285,6 +286,35 @@ async def _interleave(acts: list[tuple[str, int]], workers: int) -> None:
             assert rows > BATCH_ROWS_MAX or not ran[number]
     assert all(len(batch) <= BATCH_ROWS_MAX for batch in runner.batches)
     assert (batcher.queue_rows, batcher.queue_bytes) == (0, 0)
+
+
+def test_in_the_event_loop_a_batch_waits_for_calls_under_way_and_a_lone_one_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher_module, "COMPANY_S", 100.0)
+
+    async def run() -> None:
+        runner = PuppetRunner(held=False)
+        batcher = made(runner, 0)
+        batcher.calls = 1
+        assert is_own(await ask(batcher, 0), 0)
+        batcher.calls = 3
+        together = [ask(batcher, number) for number in (1, 2)]
+        await turn(SETTLED)
+        assert len(runner.batches) == 1
+        together.append(ask(batcher, 3))
+        assert all([is_own(await task, number) for number, task in enumerate(together, 1)])
+        late = ask(batcher, 4)
+        await turn(SETTLED)
+        put_forward(101)
+        assert is_own(await late, 4)
+        full = [ask(batcher, number, BATCH_ROWS_MAX) for number in (5, 6)]
+        assert all([is_own(await task, number, BATCH_ROWS_MAX) for number, task in enumerate(full, 5)])
+        waiting = ask(batcher, 7)
+        await turn(SETTLED)
+        await batcher.drain()
+        assert is_own(await waiting, 7)
+        assert [len(batch) for batch in runner.batches] == [1, 3, 1, 8, 8, 1]
+
+    asyncio.run(run())
 
 
 def test_a_request_larger_than_a_batch_is_run_in_pieces_and_answered_whole() -> None:

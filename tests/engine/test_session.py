@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from appliance.bundle.manifest import RuntimeSpec
 from appliance.engine import session
 from appliance.engine.pace import Pace, bucket, buckets
-from appliance.engine.session import Hardware, Session, open_session
+from appliance.engine.session import Hardware, Measured, Session, open_session
 from appliance.errors import ConfigError, RefusedGraph
 from tests import forge
 from tests.fakes import numbered
@@ -30,11 +30,12 @@ def opened(
     providers: tuple[str, ...] = (CPU,),
     graph: bytes | None = None,
     threads: int = 1,
+    workers: int = 0,
     workers_max: int | None = None,
 ) -> Session:
     plain = forge.parts()
     buffers = bytearray(graph or plain["graph"]), bytearray(plain["weights"])
-    return open_session(made, *buffers, Hardware(providers, threads), workers_max)
+    return open_session(made, *buffers, Hardware(providers, threads, workers), workers_max)
 
 
 class Seen:
@@ -132,6 +133,7 @@ def test_how_many_batches_run_at_once_is_measured(
     monkeypatch: pytest.MonkeyPatch, together: dict[int, float], narrow: float, way: tuple[int, int]
 ) -> None:
     threads = list[int]()
+    monkeypatch.setattr(session, "IN_LOOP_S_MAX", 0)
     made = session._inner
     monkeypatch.setattr(session, "_inner", lambda *given: threads.append(given[-1]) or made(*given))
     monkeypatch.setattr(Session, "rows_per_s", lambda self, workers: together[workers] if threads[-1] == 4 else narrow)
@@ -139,6 +141,19 @@ def test_how_many_batches_run_at_once_is_measured(
     assert (threads[-1], found.workers) == way
     assert opened(threads=4, workers_max=1).workers == 1
     assert opened(threads=4, workers_max=2).workers <= 2
+
+
+@pytest.mark.parametrize(("four_s", "in_loop"), [(0.000_2, True), (0.000_3, False)])
+def test_a_model_that_is_quicker_than_a_change_of_threads_is_run_in_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, four_s: float, in_loop: bool
+) -> None:
+    seconds = {1: four_s / 2, 2: four_s / 1.5, 4: four_s, 8: four_s * 10}
+    monkeypatch.setattr(Session, "warm", lambda self: setattr(self, "measured", Measured(dict(seconds), 8)))
+    found = opened(threads=4)
+    assert (found.workers == 0) == in_loop
+    if in_loop:
+        assert found.batch_rows == 4
+    assert opened(threads=4, workers=1).workers == 1, "where the site says it, that counts"
 
 
 @given(rows=st.integers(1, 500), rows_max=st.integers(1, 64), workers=st.integers(1, 4))

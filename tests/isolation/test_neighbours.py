@@ -101,7 +101,7 @@ def check_records(folder: Path, tally: Counter[str]) -> None:
     assert outcomes["cancelled"] > 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_every_valid_caller_among_thousands_gets_exactly_its_own_rows(tmp_path: Path, workers: int) -> None:
     tally = crowd(tmp_path / "log", 3_000, seed=workers, workers=workers)
     check_records(tmp_path / "log", tally)
