@@ -118,8 +118,9 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
                 raise InvalidInput(f"A request has 1 to {desk.request_rows_max} rows.")
             with desk.admission.admit(caller.name, caller.allowance, rows):
                 held.enter_context(servable.in_use())
-                arrays, decode_s = await _decode(desk, entry, model, contents)
                 deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
+                servable.batcher.require_room(rows, deadline, request.priority)
+                arrays, decode_s = await _decode(desk, entry, model, contents)
                 ran = await servable.batcher.submit(arrays, deadline, request.priority)
                 judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
             if deadline is not None and desk.clock() >= deadline:  # the caller is told so, and the record is to say the same
@@ -136,6 +137,7 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
                 "queue_us": _microseconds(ran.queue_s),
                 "run_us": _microseconds(ran.run_s),
             }
+        servable.batcher.answered(ran)
     return Prediction(model, judgement, decode_s, ran.queue_s, ran.run_s, _receipt(entry))
 
 

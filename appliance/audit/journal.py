@@ -32,6 +32,8 @@ from appliance.errors import AuditLogError, AuditUnavailable
 
 SEGMENT_BYTES = 16 << 20
 GROUP_RECORDS_MAX = 256
+# Under load many are refused at once. They are in no hurry, and each commit that they share is an answer for somebody else.
+UNHURRIED, UNHURRIED_S = frozenset({"shed", "expired"}), 0.02
 SPARE_FILES = 2  # a new segment, and its directory
 WAITING_RECORDS_MAX = 100_000
 
@@ -113,6 +115,7 @@ class Journal:
         self._spares: list[int] = []
         self._waiting: list[_Waiting] = []
         self._group: _Group | None = None  # the one that is being stored
+        self._soon = False  # whether the next one is made ready in this turn of the loop
         self._groups: SimpleQueue[_Group | None] = SimpleQueue()
         self._open, self._failed = True, False
         try:
@@ -163,8 +166,10 @@ class Journal:
         if not self.writable or len(self._waiting) >= WAITING_RECORDS_MAX:
             future.set_exception(_unavailable())
             return future
-        if not self._waiting and self._group is None:
-            loop.call_soon(self._next)  # what else comes in this turn of the loop is of the same group
+        hurried = entry.outcome not in UNHURRIED
+        if self._group is None and not self._soon and (hurried or not self._waiting):
+            self._soon = hurried
+            loop.call_later(0 if hurried else UNHURRIED_S, self._next)  # what else comes until then is of the same group
         self._waiting.append(_Waiting(entry, future))
         return future
 
@@ -186,6 +191,7 @@ class Journal:
 
     def _next(self) -> None:
         """Sends the next group on its way, unless one is."""
+        self._soon = False
         if self._open and self._group is None and (group := self._prepare()) is not None:
             self._groups.put(group)
 

@@ -11,6 +11,7 @@ join it, up to ``COMPANY_S``. A lone caller never waits.
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +28,8 @@ from appliance.errors import DeadlinePassed, InferenceFailed, NotReady
 from appliance.model.inputs import Rows
 
 COMPANY_S = 0.001
+# Where cores are scarce the event loop goes first: it refuses what is too much, and answers what has been run.
+WORKER_NICENESS = 5
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +65,12 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ran:
-    """A caller's own rows, and the seconds they waited and ran."""
+    """A caller's own rows, the seconds they waited and ran, and when that ended."""
 
     outputs: Outputs
     queue_s: float
     run_s: float
+    ended: float
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,7 +103,7 @@ class _Job:
         self.done.sort(key=lambda piece: piece.start)
         started, ended = min(piece.started for piece in self.done), max(piece.ended for piece in self.done)
         outputs = Outputs.join([piece.outputs for piece in self.done])
-        self.future.set_result(Ran(outputs, started - self.arrived, ended - started))
+        self.future.set_result(Ran(outputs, started - self.arrived, ended - started, ended))
 
 
 @dataclass(eq=False, slots=True)
@@ -156,6 +160,12 @@ class Batcher:
     def queue_bytes(self) -> int:
         return self._queue.bytes
 
+    def require_room(self, rows: int, deadline: float | None, priority: Priority) -> None:
+        """Refuses at the door what ``submit`` would refuse, before any work has gone into it. Raises what it does."""
+        with self._wake:
+            self._require_open()
+            self._queue.require_room(rows, 0, deadline, priority, self._clock())
+
     async def submit(self, rows: Rows, deadline: float | None, priority: Priority = Priority.ROUTINE) -> Ran:
         """Runs some rows; more than a batch holds are run in several. ``deadline`` is a time of the batcher's clock.
 
@@ -166,8 +176,7 @@ class Batcher:
         job = _Job(rows, self._loop.create_future(), now)
         ticket = Ticket(len(rows[0]), sum([array.nbytes for array in rows]), deadline, job, priority)
         with self._wake:
-            if self._closed or self.broken:
-                raise NotReady("The model has stopped.")
+            self._require_open()
             self._queue.admit(ticket, now)
             self._wake.notify()
         if not self._threads and not self._gathering:
@@ -178,6 +187,14 @@ class Batcher:
             with self._wake:
                 self._queue.cancel(ticket)
 
+    def _require_open(self) -> None:
+        if self._closed or self.broken:
+            raise NotReady("The model has stopped.")
+
+    def answered(self, ran: Ran) -> None:
+        """Hears that an answer leaves."""
+        self._pace.observe_rest(self._clock() - ran.ended)
+
     async def drain(self) -> None:
         """Answers what was accepted, and ends."""
         with self._wake:
@@ -186,7 +203,7 @@ class Batcher:
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         while not self._threads and (batch := self._take()):
-            self._run(batch, self._slots)
+            self._run(batch, self._slots, None)
 
     # --- in the event loop, where there is no worker -------------------------------------------------------------------
 
@@ -202,15 +219,17 @@ class Batcher:
             return
         self._gathering = False
         if batch := self._take():
-            self._run(batch, self._slots)
+            self._run(batch, self._slots, None)
         if len(self._queue):
             self._gather_company()
 
     # --- a worker's thread ---------------------------------------------------------------------------------------------
 
     def _work(self, slots: Rows) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICENESS)  # of this thread alone
+        since = None
         while (batch := self._next()) is not None:
-            self._run(batch, slots)
+            since = self._run(batch, slots, since)
 
     def _next(self) -> "list[Piece[_Job]] | None":
         """The next batch, when there is one; None at the end."""
@@ -231,7 +250,8 @@ class Batcher:
             self._settle([(ticket.content, error) for ticket in late])
         return batch
 
-    def _run(self, batch: "list[Piece[_Job]]", slots: Rows) -> None:
+    def _run(self, batch: "list[Piece[_Job]]", slots: Rows, since: float | None) -> float | None:
+        """Runs a batch that, had nothing else kept us, began at ``since``. When the next one could begin, if any waits."""
         started = self._clock()
         jobs = [piece.ticket.content for piece in batch]
         try:
@@ -243,10 +263,13 @@ class Batcher:
             log.exception("a batch failed")
             self._settle([(job, InferenceFailed("The model could not be run on this request.")) for job in jobs])
             self._probe()
-            return
+            return None
+        finally:
+            with self._wake:
+                self._queue.done(batch)
         ended = self._clock()
         seconds = ended - started
-        self._pace.observe(len(batched[0]), seconds)
+        self._pace.observe(len(batched[0]), ended - (started if since is None else since))
         self.tally.count(len(batched[0]), seconds)
         self._on_batch(len(batched[0]))
         slot, done = 0, list[tuple[_Job, _Done]]()
@@ -255,6 +278,7 @@ class Batcher:
             done.append((job, _Done(piece.start, outputs.rows(slot, slot + rows), started, ended)))
             slot += rows
         self._settle(done)
+        return ended if len(self._queue) else None
 
     def _probe(self) -> None:
         try:

@@ -1,7 +1,8 @@
 """How long a batch takes here: measured when the model was loaded, and corrected by every batch that is run.
 
-A request whose deadline cannot be met is refused before it waits. What is expected is rather too short than too long: a
-request that might still be answered is let in.
+A request whose deadline cannot be met is refused before it waits. Under load those that are let in are the ones that can
+just be answered, so what is expected must be what really passes, with all that keeps the machine busy beside the batches:
+a little too short, and everybody's answer comes a little too late.
 """
 
 from collections.abc import Mapping
@@ -20,16 +21,24 @@ def buckets(rows_max: int) -> list[int]:
 
 
 class Pace:
-    """Seconds for each bucket, of ``workers`` batches at once. ``seconds`` may be empty: then nothing is refused for it."""
+    """Seconds for each bucket, of ``workers`` batches at once. ``seconds`` may be empty: then nothing is refused for it.
+
+    ``rest_s`` are the seconds from the end of a batch until its answers leave.
+    """
 
     def __init__(self, seconds: Mapping[int, float], rows_max: int, workers: int) -> None:
         self._seconds, self._rows_max, self._workers = dict(seconds), rows_max, max(1, workers)
+        self.rest_s = 0.0
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Corrects the expectation by a batch that was run."""
+        """Corrects the expectation by a batch that was run, and its seconds since it could have begun."""
         size = bucket(rows, self._rows_max)
         known = self._seconds.get(size, seconds)
         self._seconds[size] = known + CORRECTION * (seconds - known)
+
+    def observe_rest(self, seconds: float) -> None:
+        """Corrects the expectation by an answer that leaves."""
+        self.rest_s += CORRECTION * (seconds - self.rest_s)
 
     def run_s(self, rows: int) -> float:
         """The expected seconds of one batch, of at most ``rows_max`` rows."""

@@ -20,6 +20,7 @@ T = TypeVar("T")
 ROUTINE_SHARE = 4
 STAT_SHARE = 8
 RETRY_S_MIN = 0.01
+WAIT_SHARE = 0.8  # of the time until a deadline, where others are ahead: the rest is the network's, and chance's
 
 
 class Priority(IntEnum):
@@ -61,6 +62,7 @@ class Queue(Generic[T]):
         self._waiting: dict[Priority, OrderedDict[int, Ticket[T]]] = {p: OrderedDict() for p in Priority}
         self._rows = dict.fromkeys(Priority, 0)
         self._credit = 0  # rows that were taken past waiting routine ones, less those it had for them
+        self._running = 0
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -72,29 +74,33 @@ class Queue(Generic[T]):
         return sum(self._rows.values())
 
     def admit(self, ticket: Ticket[T], now: float) -> None:
-        """Takes a ticket in, at the end of its class.
-
-        Raises:
-            DeadlinePassed: it is late already.
-            DeadlineUnreachable: it would be, by the time it is answered.
-            QueueFull: there is no room for its rows or its bytes.
-        """
-        if ticket.deadline is not None and ticket.deadline <= now:
-            raise DeadlinePassed("The deadline had passed when the request arrived.")
-        ahead = self._rows[Priority.STAT] if ticket.priority is Priority.STAT else self.rows
-        ready_s = self._pace.until_run_s(ahead + ticket.rows)
-        if ticket.deadline is not None and now + ready_s > ticket.deadline:
-            raise DeadlineUnreachable(
-                "The deadline cannot be met with what waits already; try again later.", max(RETRY_S_MIN, ready_s)
-            )
-        share = self._room_of(ticket.priority, self._rows_max), self._room_of(ticket.priority, self._bytes_max)
-        over = self.rows + ticket.rows - share[0]
-        if over > 0 or self.bytes + ticket.bytes > share[1]:
-            retry_s = max(RETRY_S_MIN, self._pace.until_run_s(min(self.rows, max(over, self._batch_rows_max))))
-            raise QueueFull("The model's queue is full; try again later.", retry_s)
+        """Takes a ticket in, at the end of its class. Raises what ``require_room`` does."""
+        self.require_room(ticket.rows, ticket.bytes, ticket.deadline, ticket.priority, now)
         self._waiting[ticket.priority][id(ticket)] = ticket
         self._rows[ticket.priority] += ticket.rows
         self.bytes += ticket.bytes
+
+    def require_room(self, rows: int, size: int, deadline: float | None, priority: Priority, now: float) -> None:
+        """Refuses a ticket of so many rows and bytes that would not be answered.
+
+        Raises:
+            DeadlinePassed: it is late already.
+            DeadlineUnreachable: it would be, by the time it is answered, or would spend too much of its time here.
+            QueueFull: there is no room for its rows or its bytes.
+        """
+        if deadline is not None:
+            if deadline <= now:
+                raise DeadlinePassed("The deadline had passed when the request arrived.")
+            ahead = self._running + (self._rows[Priority.STAT] if priority is Priority.STAT else self.rows)
+            ready_s = self._pace.until_run_s(ahead + rows) + self._pace.rest_s
+            if ready_s > deadline - now or (ahead and ready_s > WAIT_SHARE * (deadline - now)):
+                raise DeadlineUnreachable(
+                    "The deadline cannot be met with what waits already; try again later.", max(RETRY_S_MIN, ready_s)
+                )
+        over = self.rows + rows - self._room_of(priority, self._rows_max)
+        if over > 0 or self.bytes + size > self._room_of(priority, self._bytes_max):
+            retry_s = max(RETRY_S_MIN, self._pace.until_run_s(min(self.rows, max(over, self._batch_rows_max))))
+            raise QueueFull("The model's queue is full; try again later.", retry_s)
 
     def cancel(self, ticket: Ticket[T]) -> bool:
         """Takes a ticket out; False where it has left already."""
@@ -104,23 +110,29 @@ class Queue(Generic[T]):
         return True
 
     def take(self, now: float) -> tuple[list[Piece[T]], list[Ticket[T]]]:
-        """The next batch, and the tickets whose deadline passes before they could be answered."""
+        """The next batch, and the tickets whose deadline passes before they could be answered. Say when it is ``done``."""
         batch: list[Piece[T]] = []
         late: list[Ticket[T]] = []
-        room = self._batch_rows_max
+        room, together = self._batch_rows_max, min(self.rows, self._batch_rows_max)
         while room and (ticket := self._next()) is not None:
-            if ticket.deadline is not None and now + self._pace.run_s(ticket.rows - ticket.taken) >= ticket.deadline:
+            rows = ticket.rows - ticket.taken
+            ready_s = self._pace.run_s(max(rows, together)) + self._pace.rest_s
+            if ticket.deadline is not None and now + ready_s >= ticket.deadline:
                 late.append(ticket)
                 self._leave(ticket)
                 continue
-            rows = ticket.rows - ticket.taken
             if rows > room and ticket.rows <= self._batch_rows_max:
                 break  # never past the oldest: a large request must not starve behind small ones
             rows = min(rows, room)
             batch.append(Piece(ticket, ticket.taken, ticket.taken + rows))
             self._count(ticket, rows)
             room -= rows
+        self._running += self._batch_rows_max - room
         return batch, late
+
+    def done(self, batch: Iterable[Piece[T]]) -> None:
+        """A batch that was taken has been run."""
+        self._running -= sum([piece.stop - piece.start for piece in batch])
 
     def clear(self) -> Iterable[Ticket[T]]:
         """Everything that waits leaves."""

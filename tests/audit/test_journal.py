@@ -167,6 +167,26 @@ def test_nobody_is_answered_before_the_sync_and_what_waits_becomes_one_group(tmp
     assert verify(tmp_path / "log", VERIFIER).checkpoints == 1 + 2
 
 
+def test_refusals_wait_for_each_other_and_for_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched()
+
+    async def run() -> None:
+        journal = logs.journal(tmp_path / "log", watcher=watched)
+        monkeypatch.setattr(journal_module, "UNHURRIED_S", 1000)
+        refused = [journal.append(Entry("call", "shed")), journal.append(Entry("call", "expired"))]
+        await turn(20)
+        assert not any(future.done() for future in refused)
+        await append(journal, 1)
+        assert all(future.done() for future in refused)
+        monkeypatch.setattr(journal_module, "UNHURRIED_S", 0.001)
+        await asyncio.gather(*[journal.append(Entry("call", "shed")) for _ in range(5)])
+        await append(journal, 1)
+        journal.close()
+
+    asyncio.run(run())
+    assert watched.groups == [3, 5, 1]
+
+
 def test_a_group_has_its_limit(tmp_path: Path) -> None:
     sync, watched = PuppetSync(), Watched()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from appliance.engine.pace import Pace
-from appliance.engine.queue import RETRY_S_MIN, ROUTINE_SHARE, STAT_SHARE, Piece, Priority, Queue, Ticket
+from appliance.engine.queue import RETRY_S_MIN, ROUTINE_SHARE, STAT_SHARE, WAIT_SHARE, Piece, Priority, Queue, Ticket
 from appliance.errors import DeadlinePassed, DeadlineUnreachable, QueueFull
 
 ROWS_MAX, BYTES_MAX, BATCH_ROWS_MAX = 24, 104, 8
@@ -177,14 +177,47 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_the_door_with_the_time_it_w
     with pytest.raises(DeadlineUnreachable) as caught:
         waiting.admit(ticket(1, deadline=0.16), 0)
     assert caught.value.retry_s == pytest.approx(0.17)
-    waiting.admit(ticket(1, deadline=0.18), 0)
+    with pytest.raises(DeadlineUnreachable):
+        waiting.admit(ticket(1, deadline=0.99 * 0.17 / WAIT_SHARE), 0)  # it would be answered at the last moment
+    waiting.admit(ticket(1, deadline=1.01 * 0.17 / WAIT_SHARE), 0)
     waiting.admit(ticket(1, priority=Priority.ROUTINE), 0)
     with pytest.raises(DeadlineUnreachable):
-        waiting.admit(ticket(1, deadline=0.18, priority=Priority.ROUTINE), 0)
+        waiting.admit(ticket(1, deadline=1.01 * 0.17 / WAIT_SHARE, priority=Priority.ROUTINE), 0)
+
+
+def test_who_is_alone_may_spend_all_their_time() -> None:
+    pace = Pace({1: 0.01}, BATCH_ROWS_MAX, 1)
+    queue(pace=pace).admit(ticket(1, deadline=0.0101), 0)
+    for _ in range(100):
+        pace.observe_rest(0.005)
+    with pytest.raises(DeadlineUnreachable):  # the record, too, takes its time
+        queue(pace=pace).admit(ticket(1, deadline=0.0101), 0)
+    queue(pace=pace).admit(ticket(1, deadline=0.0151), 0)
+
+
+def test_what_is_running_counts_as_ahead_until_it_is_done() -> None:
+    waiting = queue(pace=Pace({1: 0.01, 8: 0.08}, BATCH_ROWS_MAX, 1))
+    waiting.admit(ticket(8), 0)
+    batch, _ = waiting.take(0)
+    assert waiting.rows == 0
+    with pytest.raises(DeadlineUnreachable):
+        waiting.admit(ticket(1, deadline=0.05), 0)
+    waiting.done(batch)
+    waiting.admit(ticket(1, deadline=0.05), 0)
+
+
+def test_room_can_be_asked_for_before_there_is_a_ticket() -> None:
+    waiting = queue(4, 10)
+    waiting.require_room(4, 10, None, Priority.STAT, 0)
+    assert len(waiting) == 0
+    with pytest.raises(QueueFull):
+        waiting.require_room(5, 0, None, Priority.STAT, 0)
+    with pytest.raises(DeadlinePassed):
+        waiting.require_room(1, 0, 1.0, Priority.STAT, 1.0)
 
 
 def test_what_cannot_be_answered_in_time_any_more_is_not_run() -> None:
-    waiting = queue(pace=Pace({1: 0.5}, BATCH_ROWS_MAX, 1))
+    waiting = queue(pace=Pace({1: 0.5, 2: 0.5}, BATCH_ROWS_MAX, 1))
     hopeless, fine = ticket(1, deadline=1.0), ticket(1)
     for one in (hopeless, fine):
         waiting.admit(one, 0)

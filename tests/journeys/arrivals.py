@@ -30,8 +30,11 @@ class Outcomes:
     statuses: Counter[str] = field(default_factory=Counter)
     answered_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
-    told_when_to_retry: int = 0
     late_s_max: float = 0  # how far the load itself fell behind its own plan
+
+    @property
+    def told_when_to_retry(self) -> int:
+        return len(self.refused_s)
 
     def goodput(self, deadline_s: float) -> float:
         """Answers a second that came before their deadline."""
@@ -80,10 +83,9 @@ async def open_loop(
             outcomes.answered_s.append(perf_counter() - came)
         except grpc.aio.AioRpcError as error:
             status = error.code().name
-            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                outcomes.refused_s.append(perf_counter() - came)
             details = dict(error.trailing_metadata() or ())
-            outcomes.told_when_to_retry += RETRY_INFO in bytes(details.get(DETAILS) or b"")
+            if RETRY_INFO in bytes(details.get(DETAILS) or b""):
+                outcomes.refused_s.append(perf_counter() - came)
         outcomes.statuses[status] += 1
 
     async with _calls(port) as calls, asyncio.TaskGroup() as group:
