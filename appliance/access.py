@@ -12,7 +12,8 @@ class Action(Enum):
     """What a call does, and the roles that allow it."""
 
     PREDICT = frozenset({"predict"})
-    OBSERVE = frozenset({"predict", "observe", "administer"})
+    OBSERVE = frozenset({"predict", "observe", "audit", "administer"})
+    AUDIT = frozenset({"audit", "administer"})
     ADMINISTER = frozenset({"administer"})
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from appliance.errors import ConfigError
 from appliance.fields import Fields
 
-ROLES = ("predict", "observe", "administer")
+ROLES = ("predict", "observe", "audit", "administer")
 VERSIONS_MAX = 8
 ROWS_MAX = 1 << 20
 LOCAL_CALLER = "LOCAL:plaintext"
@@ -182,7 +182,7 @@ def _config(fields: Fields, site: Path, digest: str, to_serve: bool) -> Config:
 
 
 def _rule(fields: Fields, caller: str) -> Rule:
-    roles, models = fields.items("roles", str, 1, 3), fields.items("models", str, 1, 100, default=["*"])
+    roles, models = fields.items("roles", str, 1, len(ROLES)), fields.items("models", str, 1, 100, default=["*"])
     if not set(roles) <= set(ROLES):
         fields.problem(f"{fields.name('roles')} may hold {', '.join(ROLES)}")
     if not all(re.fullmatch(_MODEL, model) for model in models):

@@ -10,8 +10,9 @@ from appliance.errors import PermissionDenied, Unauthenticated
 READER = Rule("DNS:reader", frozenset({"predict"}), frozenset({"chest"}))
 ADMIN = Rule("URI:spiffe://admin", frozenset({"administer"}), frozenset({"*"}))
 WATCHER = Rule("DNS:watcher", frozenset({"observe"}), frozenset({"*"}))
+AUDITOR = Rule("DNS:auditor", frozenset({"audit"}), frozenset({"*"}))
 COMMON = Allowance(1000, 100)
-ACCESS = Access((READER, ADMIN, WATCHER), COMMON)
+ACCESS = Access((READER, ADMIN, WATCHER, AUDITOR), COMMON)
 
 
 def known(*names: str) -> Caller:
@@ -32,7 +33,8 @@ def allowed(caller: Caller) -> set[Action]:
 
 @pytest.mark.parametrize(("name", "actions"), [
     ("DNS:reader", {Action.PREDICT, Action.OBSERVE}),
-    ("URI:spiffe://admin", {Action.ADMINISTER, Action.OBSERVE}),
+    ("URI:spiffe://admin", {Action.ADMINISTER, Action.AUDIT, Action.OBSERVE}),
+    ("DNS:auditor", {Action.AUDIT, Action.OBSERVE}),
     ("DNS:watcher", {Action.OBSERVE}),
     ("DNS:stranger", set()),
     ("URI:DNS:reader", set()),

@@ -63,7 +63,7 @@ def test_every_problem_is_reported_at_once_with_a_sentence_each(tmp_path: Path) 
         + ACCESS + 'roles = ["root"]\n'
     )  # fmt: skip
     assert sorted(problems(tmp_path, text)) == [
-        "access[0].roles may hold predict, observe, administer",
+        "access[0].roles may hold predict, observe, audit, administer",
         "limits.queue_rows_max is -5, and must be from 1 to 1048576",
         "limits.queue_rows_min is not a known setting",
         "server.key: there is no file no-such-file",

@@ -1,4 +1,4 @@
-"""``appliance audit``: the auditor's commands. They need a copy of the log and a public key, and no appliance."""
+"""``appliance audit``: the auditor's commands. Checking needs a copy of the log and a public key, and no appliance."""
 
 from pathlib import Path
 from time import perf_counter
@@ -11,14 +11,18 @@ from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.segment import segment_paths
 from appliance.audit.verify import KEY_FILE, Verified
 from appliance.audit.verify import verify as verify_log
-from appliance.cli import echo_json
+from appliance.cli import echo_json, records
 from appliance.cli.options import FILE, JSON
 from appliance.errors import AuditLogError
 
 
 @click.group("audit")
 def command() -> None:
-    """Check the audit log."""
+    """Check the audit log, read it, and prove what it says."""
+
+
+for made in records.COMMANDS:
+    command.add_command(made)
 
 
 @command.command("verify")

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from appliance import wiring
 from appliance.access import OPERATOR
+from appliance.audit import stored
 from appliance.canonical import format_time
 from appliance.client import Client
 from appliance.config import Config
@@ -31,6 +32,9 @@ class Operator(Protocol):
     def remove_model(self, name: str, version: int) -> None: ...
     def update_trust(self, files: Mapping[str, bytes], fingerprint: str = "") -> pb.UpdateTrustResponse: ...
     def accept_state(self, reason: str) -> None: ...
+    def read_audit(
+        self, first: int = 0, *, limit: int = 0, newest: int = 0, receipts: bool = False
+    ) -> Iterator[pb.AuditRecord]: ...
 
 
 @contextlib.contextmanager
@@ -91,6 +95,19 @@ class _AtRest:
 
     def accept_state(self, reason: str) -> None:
         self._act(lambda registry: registry.acts.accept(OPERATOR, reason), accepting=True)
+
+    def read_audit(
+        self, first: int = 0, *, limit: int = 0, newest: int = 0, receipts: bool = False
+    ) -> Iterator[pb.AuditRecord]:
+        async def put_on_record(registry: Registry) -> int:
+            stop = registry.acts.journal.position.size
+            async with registry.acts.act("audit.read", OPERATOR):
+                return stop
+
+        stop = self._act(put_on_record)
+        first = max(0, stop - newest) if newest else first
+        for found in stored.read(self._settings.audit, first, min(stop, first + limit) if limit else stop):
+            yield pb.AuditRecord(index=found.index, record=found.data, receipt=found.receipt() if receipts else b"")
 
     def _act(self, work: Callable[[Registry], Awaitable[T]], *, accepting: bool = False) -> T:
         async def do() -> T:

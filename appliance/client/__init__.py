@@ -137,6 +137,19 @@ class Client:
         """Lets the appliance go on from its clock's time, after that was wrong."""
         self._act(self._administration.AcceptState, admin.AcceptStateRequest(reason=reason))
 
+    def read_audit(
+        self, first: int = 0, *, limit: int = 0, newest: int = 0, receipts: bool = False
+    ) -> Iterator[admin.AuditRecord]:
+        """The records of the audit log from an index on, or the ``newest`` so many; needs the role ``audit``.
+
+        ``appliance.audit.proof.decode`` checks a receipt with nothing but the log's public key.
+        """
+        request = admin.ReadAuditRequest(first=first, limit=limit, newest=newest, receipts=receipts)
+        try:
+            yield from self._administration.ReadAudit(request)
+        except grpc.RpcError as error:
+            raise _failure(error) from error
+
     def serves(self, model: str = "") -> bool:
         """Whether a model, or the appliance as a whole, serves."""
         response = self._call(self._health.Check, health_pb2.HealthCheckRequest(service=model))

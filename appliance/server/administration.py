@@ -3,10 +3,12 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from appliance.access import Action, Caller
+from appliance.audit import stored
 from appliance.canonical import format_time
 from appliance.errors import InvalidInput, Overloaded
 from appliance.predict import Call, Desk, act, inquire
@@ -20,6 +22,7 @@ from appliance.v1.administration_pb2_grpc import AdministrationServicer
 
 T = TypeVar("T")
 STREAM_S_MAX = 60  # between two messages of a bundle
+PORTION_RECORDS = 64
 _SERVICE = "/appliance.v1.Administration/"
 
 
@@ -129,6 +132,29 @@ class Administration(AdministrationServicer):
             return pb.AcceptStateResponse()
 
         return await self._act(context, "AcceptState", accept)
+
+    async def ReadAudit(  # noqa: N802
+        self, request: pb.ReadAuditRequest, context: Context
+    ) -> AsyncIterator[pb.AuditRecord]:
+        def authorise(caller: Caller) -> None:
+            caller.authorise_every_model()
+
+        await answer(
+            context,
+            f"{_SERVICE}ReadAudit",
+            lambda call: inquire(self._desk, call, Action.AUDIT, authorise),
+            peer_of=self._peer_of,
+        )
+        journal = self._desk.journal
+        stop = journal.position.size
+        first = max(0, stop - request.newest) if request.newest else request.first
+        if request.limit:
+            stop = min(stop, first + request.limit)
+        records = stored.read(journal.directory, first, stop)
+        while portion := await asyncio.to_thread(lambda: list(islice(records, PORTION_RECORDS))):
+            for found in portion:
+                receipt = found.receipt() if request.receipts else b""
+                yield pb.AuditRecord(index=found.index, record=found.data, receipt=receipt)
 
     async def _act(self, context: Context, name: str, work: Callable[[Caller, Call], Awaitable[T]]) -> T:
         async def do(caller: Caller, call: Call) -> T:

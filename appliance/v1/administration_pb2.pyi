@@ -158,3 +158,25 @@ class AcceptStateRequest(_message.Message):
 class AcceptStateResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ReadAuditRequest(_message.Message):
+    __slots__ = ("first", "limit", "newest", "receipts")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    RECEIPTS_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    limit: int
+    newest: int
+    receipts: bool
+    def __init__(self, first: _Optional[int] = ..., limit: _Optional[int] = ..., newest: _Optional[int] = ..., receipts: _Optional[bool] = ...) -> None: ...
+
+class AuditRecord(_message.Message):
+    __slots__ = ("index", "record", "receipt")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    record: bytes
+    receipt: bytes
+    def __init__(self, index: _Optional[int] = ..., record: _Optional[bytes] = ..., receipt: _Optional[bytes] = ...) -> None: ...

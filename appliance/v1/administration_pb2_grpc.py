@@ -79,6 +79,11 @@ class AdministrationStub:
                 request_serializer=appliance_dot_v1_dot_administration__pb2.AcceptStateRequest.SerializeToString,
                 response_deserializer=appliance_dot_v1_dot_administration__pb2.AcceptStateResponse.FromString,
                 _registered_method=True)
+        self.ReadAudit = channel.unary_stream(
+                '/appliance.v1.Administration/ReadAudit',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.ReadAuditRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.AuditRecord.FromString,
+                _registered_method=True)
 
 
 class AdministrationServicer:
@@ -147,6 +152,13 @@ class AdministrationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadAudit(self, request, context):
+        """Records of the audit log, for the role "audit" too. That they were read is on record before the first one leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdministrationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -194,6 +206,11 @@ def add_AdministrationServicer_to_server(servicer, server):
                     servicer.AcceptState,
                     request_deserializer=appliance_dot_v1_dot_administration__pb2.AcceptStateRequest.FromString,
                     response_serializer=appliance_dot_v1_dot_administration__pb2.AcceptStateResponse.SerializeToString,
+            ),
+            'ReadAudit': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadAudit,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.ReadAuditRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.AuditRecord.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -439,6 +456,33 @@ class Administration:
             '/appliance.v1.Administration/AcceptState',
             appliance_dot_v1_dot_administration__pb2.AcceptStateRequest.SerializeToString,
             appliance_dot_v1_dot_administration__pb2.AcceptStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/appliance.v1.Administration/ReadAudit',
+            appliance_dot_v1_dot_administration__pb2.ReadAuditRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.AuditRecord.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,7 +22,8 @@ from tests.forge import Forge
 
 GROUPS = {
     "models": ("install", "renew", "activate", "rollback", "deactivate", "remove", "list"),
-    "trust": ("update", "show"), "state": ("accept",), "bundle": ("verify", "inspect"), "audit": ("verify",),
+    "trust": ("update", "show"), "state": ("accept",), "bundle": ("verify", "inspect"),
+    "audit": ("verify", "tail", "show", "search", "prove", "receipt"),
 }  # fmt: skip
 COMMANDS = [
     ("init",), ("enroll",), ("serve",), ("predict",), ("check",), ("demo",), *((group,) for group in GROUPS),

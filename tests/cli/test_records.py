@@ -1,0 +1,138 @@
+"""Reading the log: the same of a running appliance, a stopped one and a copy, and of a site never without a record of it."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from appliance.client import CallFailed
+from tests import forge
+from tests.cli.running import Ran, run
+from tests.forge import Forge, ForgedSite
+from tests.running import records, running
+
+AUDITOR = '[[access]]\ncaller = "DNS:auditor"\nroles = ["audit"]\n'
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> ForgedSite:
+    """A site whose appliance has answered one call about two images, refused another, and ended."""
+    folder = tmp_path_factory.mktemp("answered")
+    vendor = Forge()
+    site = vendor.site(folder, [vendor.bundle()], AUDITOR)
+    for seed in (1, 2):
+        (folder / f"{seed}.png").write_bytes(forge.png(forge.image(seed)))
+    with running(site) as found, found.client("reader") as client:
+        images = [(folder / f"{seed}.png").read_bytes() for seed in (1, 2)]
+        client.classify("forged", images, client_reference="study-9")
+        with pytest.raises(CallFailed):
+            client.classify("forged", [b"no image"])
+    return site
+
+
+@pytest.fixture(params=["stopped", "running", "copied"])
+def log(request: pytest.FixtureRequest, answered: ForgedSite, tmp_path: Path) -> Iterator[Path]:
+    if request.param == "copied":
+        yield Path(shutil.copytree(answered.root / "audit", tmp_path / "copy"))
+        return
+    with running(answered) if request.param == "running" else nullcontext():
+        yield answered.root
+
+
+def answer_of(site: ForgedSite) -> dict[str, object]:
+    return next(r for r in records(site) if r.get("client_reference") == "study-9")
+
+
+def test_tail_show_and_search_find_the_same_record(log: Path, answered: ForgedSite) -> None:
+    record = answer_of(answered)
+    shown = run("audit", "show", record["index"], log)
+    assert (shown.code, json.loads(shown.out)) == (0, record)
+    line = run("audit", "search", log, "--reference", "study-9").out
+    assert line.count("\n") == 1
+    for word in (str(record["index"]), str(record["time"]), "Classify", "answered", "DNS:reader", "forged"):
+        assert word in line
+    assert line in run("audit", "tail", log, "-n", 1000).out
+    assert run("audit", "tail", log, "-n", 1).out.count("\n") == 1
+
+
+def test_search_by_anything_and_export_the_exact_bytes(log: Path, answered: ForgedSite) -> None:
+    def found(*arguments: object) -> list[dict[str, object]]:
+        ran = run("audit", "search", log, "--format", "jsonl", *arguments)
+        assert (ran.code, ran.err) == (0, "")
+        return [json.loads(line) for line in ran.out.splitlines()]
+
+    record = answer_of(answered)
+    index, when = int(str(record["index"])), str(record["time"])
+    everything = run("audit", "search", log, "--format", "jsonl").out.encode().splitlines()
+    assert everything[index] == json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert [json.loads(line)["index"] for line in everything] == list(range(len(everything)))
+    assert record in found("--caller", "DNS:reader", "--model", "forged", "--event", "call", "--outcome", "answered")
+    assert next(r["index"] for r in found("--first", index, "--until", "2200-01-01")) == index
+    assert found("--since", when)[0] == record
+    assert record not in found("--until", when)
+    assert found("--outcome", "invalid", "--until", "2200-01-01")[0]["error"] == "invalid_input"
+    letters = str(record["output"]["decisions"])  # type: ignore[index]
+    words = {"A": "accept", "B": "abstain", "O": "out-of-distribution"}
+    assert all((record in found("--decision", word)) == (letter in letters) for letter, word in words.items())
+    rows = list(csv.DictReader(io.StringIO(run("audit", "search", log, "--format", "csv").out)))
+    assert (rows[index]["method"], rows[index]["rows"], rows[index]["decisions"]) == (record["method"], "2", letters)
+    assert run("audit", "search", log, "--since", "yesterday").code == 2
+
+
+def test_that_a_site_was_read_is_on_record_before_the_next_thing(answered: ForgedSite) -> None:
+    before = len(records(answered))
+    assert run("audit", "tail", answered.root).code == 0
+    read = [(r["event"], r["outcome"], r["caller"]["name"]) for r in records(answered)[before:]]
+    assert read == [("audit.read", "done", "LOCAL:operator")]
+
+
+def test_a_receipt_is_checked_with_the_public_key_alone(log: Path, answered: ForgedSite, tmp_path: Path) -> None:
+    record, key = answer_of(answered), answered.root / "audit" / "log.vkey"
+    receipt = tmp_path / "receipt"
+    assert run("audit", "prove", record["index"], log, "-o", receipt) == Ran(0, "", "")
+    checked = run("audit", "receipt", receipt, "--key", key, "--json")
+    assert checked.code == 0
+    assert json.loads(checked.out)["record"] == record
+    assert f"record {record['index']}" in run("audit", "receipt", receipt, "--key", key).out
+    receipt.write_bytes(receipt.read_bytes().replace(b"index ", b"index 1"))
+    assert run("audit", "receipt", receipt, "--key", key).code == 4
+    assert run("audit", "prove", 10**9, log).code == 4
+
+
+def test_the_file_that_was_scored_is_known_and_no_other(answered: ForgedSite, tmp_path: Path) -> None:
+    record, folder = answer_of(answered), answered.root.parent
+    for row in (0, 1):
+        ran = run("audit", "prove", record["index"], answered.root, "--image", folder / f"{row + 1}.png")
+        assert ran.code == 0
+        assert ran.err.startswith(f"The file is row {row} of record {record['index']}")
+        assert "forged version 1" in ran.err
+    other = tmp_path / "other.png"
+    other.write_bytes(forge.png(forge.image(3)))
+    assert run("audit", "prove", record["index"], answered.root, "--image", other).code == 4
+    copy = shutil.copytree(answered.root / "audit", tmp_path / "copy")
+    ran = run("audit", "prove", record["index"], copy, "--image", other)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+
+
+def test_an_auditor_reads_over_the_network_and_does_nothing_else(answered: ForgedSite) -> None:
+    with running(answered) as found, found.client("auditor") as auditor, found.client("reader") as ward:
+        newest = list(auditor.read_audit(newest=3, receipts=True))
+        assert len(newest) == 3
+        assert all(record.receipt.startswith(b"c2sp.org/tlog-proof@v1\n") for record in newest)
+        assert [r.index for r in auditor.read_audit(2, limit=2)] == [2, 3]
+        assert json.loads(next(iter(auditor.read_audit(newest=1))).record)["method"].endswith("/ReadAudit")
+        for forbidden in (
+            lambda: list(ward.read_audit()),
+            lambda: auditor.list_models(),
+            lambda: auditor.classify("forged", [b""]),
+        ):
+            with pytest.raises(CallFailed) as caught:
+                forbidden()
+            assert caught.value.status == "PERMISSION_DENIED"
+    assert np.all([r.get("outcome") != "failed" for r in records(answered)])
