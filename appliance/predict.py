@@ -24,7 +24,7 @@ from appliance.access import Access, Action, Caller, Peer
 from appliance.admission import Admission
 from appliance.audit.journal import Journal
 from appliance.audit.record import Entry, Receipt, pseudonyms
-from appliance.bundle.manifest import InputSpec
+from appliance.bundle.manifest import MODEL_ID, InputSpec
 from appliance.engine.queue import Priority
 from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady
 from appliance.load import LoadedModel
@@ -36,7 +36,6 @@ from appliance.servables import Servables
 T = TypeVar("T")
 # Raw rows up to this size are hashed in the event loop, which takes less time than handing them to a thread.
 INLINE_BYTES_MAX = 1 << 18
-_MODEL_ID = re.compile(r"[a-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
         async with _on_record(desk, call) as entry:
             caller = _admit(desk, call, entry, Action.PREDICT)
             request = ask()
-            if _MODEL_ID.fullmatch(request.model):  # anything else is free text, which has no place in the record
+            if re.fullmatch(MODEL_ID, request.model):  # anything else is free text, which has no place in the record
                 entry.model = {"id": request.model, "version": request.version}
             caller.authorise_model(request.model)
             servable = desk.servables.find(request.model, request.version)

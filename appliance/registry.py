@@ -34,7 +34,7 @@ from appliance.gate import Gate, answering
 from appliance.load import LoadedModel, load
 from appliance.model.decision import E6
 from appliance.servables import Servables
-from appliance.site import Installed, Site
+from appliance.site import Installed, Site, repeated
 from appliance.state import VendorState, trust_detail
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Registry:
         async with self.acts.act("model.deactivate", by, request_id, reason) as act:
             by.authorise_model(name)
             if name not in self.acts.state.models or not self.acts.state.models[name].serving:
-                raise ConfigError(f"{name[:64]} is not active")
+                raise ConfigError(f"{repeated(name)} is not active")
             act.entry.model = {"id": name}
         if self._servables:
             self._servables.keep(name, ())

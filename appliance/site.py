@@ -10,6 +10,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from pathlib import Path
 from appliance import state
 from appliance.bundle import policy
 from appliance.bundle.container import HEAD_BYTES_MAX
+from appliance.bundle.manifest import MODEL_ID
 from appliance.bundle.policy import Policy
 from appliance.errors import ConfigError, NotAdmitted, StateError
 from appliance.state import State, VendorState
@@ -86,7 +88,7 @@ class Site:
         for installed in self.installed():
             if (installed.name, installed.version) == (name, version):
                 return installed
-        raise ConfigError(f"version {version} of {name[:64]} is not installed")  # it may be any text
+        raise ConfigError(f"version {version} of {repeated(name)} is not installed")
 
     @property
     def incoming(self) -> Path:
@@ -186,3 +188,8 @@ def _replace(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     _sync(path.parent)
+
+
+def repeated(name: str) -> str:
+    """A model's name as a message may repeat it: what cannot be one may be any text."""
+    return name if re.fullmatch(MODEL_ID, name) else "such a model"

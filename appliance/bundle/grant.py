@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from appliance import canonical
 from appliance.bundle import chunks, policy, signature
 from appliance.bundle.enrolment import HPKE, Recipient, RecipientKey
-from appliance.bundle.manifest import VERSION_MAX
+from appliance.bundle.manifest import MODEL_ID, VERSION_MAX
 from appliance.bundle.policy import Policy
 from appliance.bundle.signature import SigningKey
 from appliance.canonical import format_time, parse_time
@@ -109,7 +109,7 @@ def read(data: bytes, policies: Sequence[Policy]) -> Grant:
             by.vendor,
             Terms(
                 manifest_sha256=fields.text("manifest_sha256", pattern=r"[0-9a-f]{64}"),
-                model=fields.text("model", pattern=r"[a-z0-9-]{1,64}"),
+                model=fields.text("model", pattern=MODEL_ID),
                 version=fields.integer("version", 1, VERSION_MAX),
                 site=fields.text("site"),
                 recipient=fields.text("recipient", pattern=r"[0-9a-f]{64}"),

@@ -18,6 +18,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:x-appliance:manifest:v1"
 
+MODEL_ID = r"[a-z0-9-]{1,64}"
 ROLES = ("graph", "weights", "selftest", "reference")
 RESIZES = ("stretch", "crop")
 DECODES = ("full", "draft")
@@ -262,7 +263,7 @@ def _time(fields: Fields, key: str) -> str:
 def _model(fields: Fields) -> ModelId:
     version = fields.integer("version", 1, VERSION_MAX)
     model = ModelId(
-        id=fields.text("id", pattern=r"[a-z0-9-]{1,64}"),
+        id=fields.text("id", pattern=MODEL_ID),
         version=version,
         min_supported_version=fields.integer("min_supported_version", 1, max(1, version)),
     )

@@ -5,7 +5,10 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
 
 from appliance.access import Action, Caller
 from appliance.audit import stored
@@ -15,10 +18,9 @@ from appliance.predict import Call, Desk, act, inquire
 from appliance.registry import Registry
 from appliance.servables import Servable
 from appliance.server.identity import PeerOf
-from appliance.server.status import Context, answer
+from appliance.server.status import Context, answer, not_a_message, parser, serialize
 from appliance.site import RESERVE_BYTES
 from appliance.v1 import administration_pb2 as pb
-from appliance.v1.administration_pb2_grpc import AdministrationServicer
 
 T = TypeVar("T")
 STREAM_S_MAX = 60  # between two messages of a bundle
@@ -26,7 +28,7 @@ PORTION_RECORDS = 64
 _SERVICE = "/appliance.v1.Administration/"
 
 
-class Administration(AdministrationServicer):
+class Administration:
     """``changed`` is awaited after each act: what serves may be another."""
 
     def __init__(
@@ -41,6 +43,20 @@ class Administration(AdministrationServicer):
         self._desk, self._registry, self._incoming = desk, registry, incoming
         self._bundle_bytes_max, self._peer_of, self._changed = bundle_bytes_max, peer_of, changed
         self._receiving = asyncio.Lock()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service's methods. Bytes that are no message are refused on record, like any other call."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for method in pb.DESCRIPTOR.services_by_name["Administration"].methods:
+            name, parse = method.name, parser(GetMessageClass(method.input_type))
+            answer = getattr(self, name)
+            if method.client_streaming:
+                handlers[name] = grpc.stream_unary_rpc_method_handler(answer, parse, serialize)
+            elif method.server_streaming:
+                handlers[name] = grpc.unary_stream_rpc_method_handler(answer, parse, serialize)
+            else:
+                handlers[name] = grpc.unary_unary_rpc_method_handler(self._parsed(name, answer), parse, serialize)
+        return grpc.method_handlers_generic_handler(_SERVICE.strip("/"), handlers)
 
     async def ListModels(  # noqa: N802  the protocol's names
         self, request: pb.ListModelsRequest, context: Context
@@ -57,7 +73,7 @@ class Administration(AdministrationServicer):
         )
 
     async def InstallModel(  # noqa: N802
-        self, requests: AsyncIterator[pb.InstallModelRequest], context: Context
+        self, requests: AsyncIterator[pb.InstallModelRequest | None], context: Context
     ) -> pb.InstallModelResponse:
         async def install(by: Caller, call: Call) -> pb.InstallModelResponse:
             bundle = self._incoming / f"{call.request_id}.bundle"
@@ -134,15 +150,16 @@ class Administration(AdministrationServicer):
         return await self._act(context, "AcceptState", accept)
 
     async def ReadAudit(  # noqa: N802
-        self, request: pb.ReadAuditRequest, context: Context
+        self, request: pb.ReadAuditRequest | None, context: Context
     ) -> AsyncIterator[pb.AuditRecord]:
-        def authorise(caller: Caller) -> None:
+        def admitted(caller: Caller) -> pb.ReadAuditRequest:
             caller.authorise_every_model()
+            return request or not_a_message()
 
-        await answer(
+        request = await answer(
             context,
             f"{_SERVICE}ReadAudit",
-            lambda call: inquire(self._desk, call, Action.AUDIT, authorise),
+            lambda call: inquire(self._desk, call, Action.AUDIT, admitted),
             peer_of=self._peer_of,
         )
         journal = self._desk.journal
@@ -156,6 +173,21 @@ class Administration(AdministrationServicer):
                 receipt = found.receipt() if request.receipts else b""
                 yield pb.AuditRecord(index=found.index, record=found.data, receipt=receipt)
 
+    def _parsed(
+        self, name: str, method: Callable[[Any, Context], Awaitable[Any]]
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
+        async def answer_or_refuse(request: Any, context: Context) -> Any:
+            if request is not None:
+                return await method(request, context)
+            return await answer(
+                context,
+                _SERVICE + name,
+                lambda call: inquire(self._desk, call, Action.ADMINISTER, not_a_message),
+                peer_of=self._peer_of,
+            )
+
+        return answer_or_refuse
+
     async def _act(self, context: Context, name: str, work: Callable[[Caller, Call], Awaitable[T]]) -> T:
         async def do(caller: Caller, call: Call) -> T:
             try:
@@ -168,7 +200,7 @@ class Administration(AdministrationServicer):
 
         return await answer(context, _SERVICE + name, on_record, peer_of=self._peer_of)
 
-    async def _receive(self, requests: AsyncIterator[pb.InstallModelRequest], bundle: Path) -> bytes:
+    async def _receive(self, requests: AsyncIterator[pb.InstallModelRequest | None], bundle: Path) -> bytes:
         """Writes a bundle as it comes, one at a time, and returns its grant.
 
         Raises:
@@ -191,10 +223,10 @@ class Administration(AdministrationServicer):
         return grant
 
 
-async def _next(requests: AsyncIterator[T]) -> T | None:
-    """The next message of a stream, None at its end. Raises InvalidInput where it does not come."""
+async def _next(requests: AsyncIterator[T | None]) -> T | None:
+    """The next message of a stream, None at its end. Raises InvalidInput where it does not come, or is none."""
     try:
-        return await asyncio.wait_for(anext(requests), STREAM_S_MAX)
+        return await asyncio.wait_for(anext(requests), STREAM_S_MAX) or not_a_message()
     except StopAsyncIteration:
         return None
     except TimeoutError:

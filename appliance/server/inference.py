@@ -274,7 +274,7 @@ def read_request(message: wire.Message) -> Request:
     header, raw = message
     if raw and len(raw) != len(header.inputs):
         raise InvalidInput("raw_input_contents must hold one item for each input, or none.")
-    given = [(tensor.name, _content(tensor, raw[i] if raw else None)) for i, tensor in enumerate(header.inputs)]
+    given = [(tensor.name, _content(i + 1, tensor, raw[i] if raw else None)) for i, tensor in enumerate(header.inputs)]
     if not given:
         raise InvalidInput("The request has no input.")
     for output in header.outputs:
@@ -290,12 +290,13 @@ def read_request(message: wire.Message) -> Request:
     )
 
 
-def _content(tensor: pb.ModelInferRequest.InferInputTensor, raw: memoryview | None) -> Content:
-    name, kind, shape = tensor.name[:128], tensor.datatype, tuple(tensor.shape)
+def _content(number: int, tensor: pb.ModelInferRequest.InferInputTensor, raw: memoryview | None) -> Content:
+    """One input. Messages tell its number in the request, not its name, which is the caller's word."""
+    kind, shape = tensor.datatype, tuple(tensor.shape)
     if not 1 <= len(shape) <= DIMENSIONS_MAX or min(shape) < 0:
-        raise InvalidInput(f"The shape of the input {name!r} must have 1 to {DIMENSIONS_MAX} dimensions, none negative.")
+        raise InvalidInput(f"The shape of input {number} must have 1 to {DIMENSIONS_MAX} dimensions, none negative.")
     if kind not in DTYPES and kind != "BYTES":
-        raise InvalidInput(f"The datatype of the input {name!r} is not one of {', '.join((*DTYPES, 'BYTES'))}.")
+        raise InvalidInput(f"The datatype of input {number} is not one of {', '.join((*DTYPES, 'BYTES'))}.")
     if "shared_memory_region" in tensor.parameters:
         raise InvalidInput("Shared memory is not offered: send the input in the message.")
     if raw is not None and tensor.HasField("contents"):
@@ -303,7 +304,7 @@ def _content(tensor: pb.ModelInferRequest.InferInputTensor, raw: memoryview | No
     if kind == "BYTES":
         elements = tensor.contents.bytes_contents if raw is None else _split_bytes(raw)
         if len(elements) != shape[0] or any(size != 1 for size in shape[1:]):
-            raise InvalidInput(f"The shape of the input {name!r} must be [rows], with one encoded image for each row.")
+            raise InvalidInput(f"The shape of input {number} must be [rows], with one encoded image for each row.")
         return Encoded(list(elements))
     return Raw(kind, shape, _typed(kind, tensor.contents) if raw is None else raw)
 

@@ -27,7 +27,6 @@ from appliance.server.health import Health
 from appliance.server.identity import PeerOf, operator_of, peer_of
 from appliance.server.inference import Inference
 from appliance.server.metrics import Metrics, MetricsServer
-from appliance.v1 import administration_pb2_grpc
 
 METADATA_BYTES_MAX = 16 * 1024
 KEEPALIVE_S, KEEPALIVE_ANSWER_S, PING_S_MIN = 60, 20, 30
@@ -146,7 +145,7 @@ class Appliance:
         path = self._config.operators_socket
         path.unlink(missing_ok=True)  # left by a crash: the audit log's lock says that no other appliance is here
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", OPERATORS_MESSAGE_BYTES_MAX)])
-        administration_pb2_grpc.add_AdministrationServicer_to_server(self._administration(operator_of), server)
+        server.add_generic_rpc_handlers((self._administration(operator_of).handler(),))
         umask = os.umask(0o177)  # so that nobody else can be in before it is closed to them
         try:
             _bind(f"unix:{path}", lambda: server.add_insecure_port(f"unix:{path}"))
@@ -178,8 +177,8 @@ class Appliance:
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_S_MIN * 1000),
             ],
         )
-        server.add_generic_rpc_handlers((self._inference.handler(), Classification(self.desk).handler()))
-        administration_pb2_grpc.add_AdministrationServicer_to_server(self._administration(peer_of), server)
+        services = (self._inference, Classification(self.desk), self._administration(peer_of))
+        server.add_generic_rpc_handlers(tuple(service.handler() for service in services))
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         return server
 
