@@ -32,6 +32,7 @@
     ├── KeyUnavailable          a secret of this site cannot be read: missing, altered, or the wrong passphrase
     ├── StateError              what this site remembers was altered, is missing, or contradicts its audit log
     ├── AuditLogError           the log on disk is not what was acknowledged
+    ├── FeedFailed              who is to get the log cannot be reached, or does not take it
     ├── EngineFailed            a model that ran cannot be run any more in this process
     └── CallFailed              what a client of ours sees of any of this: a status and the sentence
 
@@ -182,6 +183,12 @@ class AuditLogError(ApplianceError):
     """The audit log on disk is damaged, altered, or not ours."""
 
     code = "audit_log"
+
+
+class FeedFailed(ApplianceError):
+    """Whoever is to get the audit log cannot be reached, or does not take it."""
+
+    code = "feed"
 
 
 class EngineFailed(ApplianceError):

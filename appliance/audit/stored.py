@@ -32,6 +32,11 @@ class Stored:
     data: bytes
     _group: _Group
 
+    @property
+    def checkpoint(self) -> bytes:
+        """The signed note that was the first to cover the record."""
+        return self._group.note
+
     def receipt(self) -> bytes:
         """The C2SP tlog-proof that the record is in the log."""
         group = self._group

@@ -8,7 +8,7 @@ Exit codes, the same for every command:
 2     the command line, a file, the configuration, a key or the site's state is wrong
 3     a bundle, a grant or a trust repository is not good
 4     the audit log is not good, or cannot be written
-5     a call was refused, or the appliance could not be reached
+5     a call was refused, or the appliance, or who gets its log, could not be reached
 6     a model that served could not be run any more
 130   stopped by whoever was asked
 ====  =============================================================
@@ -32,6 +32,7 @@ EXITS: tuple[tuple[type[errors.ApplianceError], int], ...] = (
     (errors.AuditUnavailable, 4),
     (errors.EngineFailed, 6),
     (errors.CallFailed, 5),
+    (errors.FeedFailed, 5),
     (errors.RequestError, 5),
 )
 

@@ -11,7 +11,7 @@ from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.segment import segment_paths
 from appliance.audit.verify import KEY_FILE, Verified
 from appliance.audit.verify import verify as verify_log
-from appliance.cli import echo_json, records
+from appliance.cli import echo_json, feed, records
 from appliance.cli.options import FILE, JSON
 from appliance.errors import AuditLogError
 
@@ -21,7 +21,7 @@ def command() -> None:
     """Check the audit log, read it, and prove what it says."""
 
 
-for made in records.COMMANDS:
+for made in (*records.COMMANDS, feed.send):
     command.add_command(made)
 
 
