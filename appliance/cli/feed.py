@@ -40,9 +40,7 @@ def send(
     if not host or not port.isdigit():
         raise click.UsageError("--to is HOST:PORT.")
     receiver, place = Receiver.of(host, int(port), ca, certificate, key), Cursor(cursor)
-    if (directory / "appliance.toml").exists():
-        next(records.records(directory, newest=1), None)  # that somebody reads the log is on record
-    folder = directory / "audit" if (directory / "audit").is_dir() else directory
+    folder = records.files_of(directory)
     wait_s = AGAIN_S_MIN
     while True:
         began = place.next

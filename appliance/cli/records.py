@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from appliance.audit import proof, stored
+from appliance.audit import tiles as tile_files
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.record import pseudonyms
 from appliance.audit.verify import KEY_FILE
@@ -66,6 +67,14 @@ def records(directory: Path, first: int = 0, *, limit: int = 0, newest: int = 0,
         first = max(0, stored.size(directory) - newest)
     for kept in stored.read(directory, first, first + limit if limit else None):
         yield Found(kept.index, kept.data, json.loads(kept.data), kept.receipt() if receipts else b"")
+
+
+def files_of(directory: Path) -> Path:
+    """The folder of a log's files, of a copy or of a site; that somebody reads the latter is put on record."""
+    if (directory / "appliance.toml").exists():
+        next(records(directory, newest=1), None)
+        return read_site(directory).audit
+    return directory
 
 
 def one(directory: Path, index: int) -> Found:
@@ -162,6 +171,15 @@ def receipt(file: Path, key: Path, as_json: bool) -> None:
     echo_json(json.loads(data))
 
 
+@click.command("tiles")
+@LOG
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def tiles(directory: Path, folder: Path) -> None:
+    """Write a log as static files in the layout of C2SP tlog-tiles to FOLDER, for others' tools; again, what is new."""
+    count = tile_files.write(files_of(directory), folder)
+    click.echo(f"{folder} holds {count} records.")
+
+
 def _row_of(found: Found, directory: Path, content: bytes) -> int:
     """Which row of the record a file was. Raises AuditLogError where it was none."""
     if not (directory / "appliance.toml").exists():
@@ -216,4 +234,4 @@ def _time(text: str | None) -> str | None:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-COMMANDS: tuple[click.Command, ...] = (tail, show, search, prove, receipt)
+COMMANDS: tuple[click.Command, ...] = (tail, show, search, prove, receipt, tiles)

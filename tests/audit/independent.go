@@ -1,8 +1,8 @@
 // Checks a log with an implementation that is not ours: golang.org/x/mod/sumdb's signed notes and transparency logs.
 //
-//	independent VKEY-FILE RECORDS.jsonl RECEIPT...
+//	independent VKEY-FILE RECORDS.jsonl TILES-FOLDER RECEIPT...
 //
-// Each receipt's signature, tree size and root must be those of the tree over the records; its record must be in it; and
+// The tiles must be those of the checkpoint beside them, and hold the records. Each receipt's signature, tree size and root must be those of the tree over the records; its record must be in it; and
 // each tree must continue the one before.
 package main
 
@@ -43,6 +43,49 @@ func hash(text string) (found tlog.Hash) {
 	return found
 }
 
+type tiles struct{ folder string }
+
+func (t tiles) Height() int                                   { return 8 }
+func (t tiles) SaveTiles(wanted []tlog.Tile, data [][]byte) {}
+func (t tiles) ReadTiles(wanted []tlog.Tile) (found [][]byte, err error) {
+	for _, tile := range wanted {
+		place := strings.Replace(tile.Path(), "tile/8/", "tile/", 1) // C2SP leaves the height out
+		data, err := os.ReadFile(t.folder + "/" + place)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, data)
+	}
+	return found, nil
+}
+
+func checkTiles(folder string, verifier note.Verifier, records []string) {
+	opened, err := note.Open([]byte(file(folder+"/checkpoint")), note.VerifierList(verifier))
+	must(err)
+	tree, err := tlog.ParseTree([]byte("go.sum database tree\n" + strings.SplitN(opened.Text, "\n", 2)[1]))
+	must(err)
+	if tree.N != int64(len(records)) {
+		must(fmt.Errorf("the tiles have another size"))
+	}
+	reader := tlog.TileHashReader(tree, tiles{folder}) // checks each tile against the root
+	for n := int64(0); n < tree.N; n++ {
+		hashes, err := reader.ReadHashes([]int64{tlog.StoredHashIndex(0, n)})
+		must(err)
+		bundle := tlog.Tile{H: 8, L: 0, N: n / 256, W: 256}
+		if tree.N-bundle.N*256 < 256 {
+			bundle.W = int(tree.N % 256)
+		}
+		data := []byte(file(folder + "/" + strings.Replace(bundle.Path(), "tile/8/0/", "tile/entries/", 1)))
+		for i := int64(0); i < n%256; i++ {
+			data = data[2+int(data[0])<<8+int(data[1]):]
+		}
+		record := string(data[2 : 2+int(data[0])<<8+int(data[1])])
+		if record != records[n] || tlog.RecordHash([]byte(record)) != hashes[0] {
+			must(fmt.Errorf("record %d of the tiles is another", n))
+		}
+	}
+}
+
 func main() {
 	verifier, err := note.NewVerifier(strings.TrimSpace(file(os.Args[1])))
 	must(err)
@@ -60,9 +103,10 @@ func main() {
 		must(err)
 		stored = append(stored, added...)
 	}
+	checkTiles(os.Args[3], verifier, records)
 	var size int64
 	var root tlog.Hash
-	for _, name := range os.Args[3:] {
+	for _, name := range os.Args[4:] {
 		head, signed, _ := strings.Cut(file(name), "\n\n")
 		lines := strings.Split(head, "\n")
 		record := decoded(strings.TrimPrefix(lines[1], "extra "))
@@ -90,5 +134,5 @@ func main() {
 		}
 		size, root = claimed, computed
 	}
-	fmt.Printf("%d records, %d receipts, tree of %d\n", len(records), len(os.Args)-3, size)
+	fmt.Printf("%d records, %d receipts, tree of %d\n", len(records), len(os.Args)-4, size)
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.audit import stored
+from appliance.audit import stored, tiles
 from appliance.audit.record import Entry
 from tests.audit import logs
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     shutil.which("go") is None or not (PACKAGES / "src/golang.org/x/mod/sumdb/tlog").exists(),
     reason="golang-go and golang-golang-x-mod-dev are not installed",
 )
-RECORDS = 300
+RECORDS = 700
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,13 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "records.jsonl").write_bytes(b"".join(one.data + b"\n" for one in found))
     for one in found:
         (folder / f"{one.index:06d}.receipt").write_bytes(one.receipt())
+    assert tiles.write(folder / "log", folder / "tiles") == len(found)
     return folder
 
 
 def check(checker: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
     receipts = sorted(folder.glob("*.receipt"))
-    command = [checker, folder / "log.vkey", folder / "records.jsonl", *receipts]
+    command = [checker, folder / "log.vkey", folder / "records.jsonl", folder / "tiles", *receipts]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -64,7 +65,10 @@ def test_every_receipt_and_every_tree_is_what_go_says(checker: Path, evidence: P
     assert ran.stdout == f"{count} records, {count} receipts, tree of {count}\n"
 
 
-@pytest.mark.parametrize("broken", ["records.jsonl", "log.vkey", "000007.receipt"])
+@pytest.mark.parametrize(
+    "broken",
+    ["records.jsonl", "log.vkey", "000007.receipt", "tiles/checkpoint", "tiles/tile/0/000", "tiles/tile/entries/000"],
+)
 def test_go_finds_what_was_changed(checker: Path, evidence: Path, tmp_path: Path, broken: str) -> None:
     folder = shutil.copytree(evidence, tmp_path / "copy")
     data = bytearray((folder / broken).read_bytes())
