@@ -44,6 +44,12 @@ class Act:
     then: Callable[[], object] | None = None
 
 
+def require_reason(reason: str) -> None:
+    """Raises ConfigError where it is none."""
+    if not (1 <= len(reason) <= REASON_CHARACTERS_MAX and reason.isprintable()):
+        raise ConfigError(f"a reason has 1 to {REASON_CHARACTERS_MAX} printable characters")
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -103,8 +109,7 @@ class Acts:
                     act = Act(entry, now)
                     entry.caller = by.on_record()
                     if reason is not None:
-                        if not (1 <= len(reason) <= REASON_CHARACTERS_MAX and reason.isprintable()):
-                            raise ConfigError(f"a reason has 1 to {REASON_CHARACTERS_MAX} printable characters")
+                        require_reason(reason)
                         entry.detail = {"reason": reason}
                     yield act
                 if act.then is not None:

@@ -6,15 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance import memory
-from appliance.access import Access
-from appliance.acts import Acts, utc_now
+from appliance.access import OPERATOR, Access
+from appliance.acts import Acts, require_reason, utc_now
 from appliance.admission import Allowance
 from appliance.audit.checkpoint import LogKey
-from appliance.audit.journal import Journal, Watcher
+from appliance.audit.gap import Gap, put_aside
+from appliance.audit.gap import find as find_gap
+from appliance.audit.journal import Journal, Watcher, lock
 from appliance.audit.record import Origin
 from appliance.bundle.enrolment import RecipientKey
 from appliance.config import Config
@@ -87,6 +90,28 @@ async def registry_at_rest(config: Config, *, accepting: bool = False) -> AsyncI
         acts = Acts(site, seed, log, known)
         await acts.begin()
         yield Registry(acts, site, RecipientKey.of(seed), hardware(config), versions_max=config.engine.versions_max)
+
+
+async def accept_gap(config: Config, reason: str) -> tuple[Gap, Path]:
+    """Puts what is damaged of a stopped appliance's log aside, and goes on behind what is whole, on record.
+
+    Raises:
+        ConfigError: nothing is damaged, or the reason is none.
+        AuditLogError: an appliance or another command is at work.
+    """
+    require_reason(reason)
+    held = lock(config.audit)
+    try:
+        gap = find_gap(config.audit, log_key(key_provider(config)).verifier)
+        aside = put_aside(config.audit, gap, utc_now())
+    finally:
+        os.close(held)
+    async with (
+        registry_at_rest(config, accepting=True) as registry,
+        registry.acts.act("audit.accept-gap", OPERATOR, reason=reason) as act,
+    ):
+        act.entry.detail = (act.entry.detail or {}) | {"size": gap.size, "segments": len(gap.segments)}
+    return gap, aside
 
 
 async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:

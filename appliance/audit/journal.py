@@ -119,7 +119,7 @@ class Journal:
         self._groups: SimpleQueue[_Group | None] = SimpleQueue()
         self._open, self._failed = True, False
         try:
-            self._lock = _lock(directory)
+            self._lock = lock(directory)
             try:
                 self.recovered = self._recover()
                 self.position = Checkpoint(self._tree.size, self._tree.root())
@@ -370,7 +370,8 @@ class _OnRecord:
             raise meant from None
 
 
-def _lock(directory: Path) -> int:
+def lock(directory: Path) -> int:
+    """A descriptor that holds the log for ourselves until it is closed. Raises AuditLogError where somebody else does."""
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ from appliance.audit.segment import segment_paths
 from appliance.audit.verify import KEY_FILE, Verified
 from appliance.audit.verify import verify as verify_log
 from appliance.cli import echo_json, feed, records
-from appliance.cli.options import FILE, JSON
+from appliance.cli.options import FILE, JSON, REASON, SITE, read_site
 from appliance.errors import AuditLogError
 
 
@@ -51,6 +51,22 @@ def verify(directory: Path, key: Path | None, expect_size: int | None, expect_ro
                 echo_json({"verified": False, "origin": verifier.name, "reason": str(error)})
             raise
     _report(found, verifier, perf_counter() - started, as_json)
+
+
+@command.command("accept-gap")
+@SITE
+@REASON
+def accept_gap(site: Path, reason: str) -> None:
+    """Go on after damage: what is whole stays, what is not is put aside, and the log says so. The appliance is stopped."""
+    import asyncio
+
+    from appliance import wiring
+
+    gap, aside = asyncio.run(wiring.accept_gap(read_site(site), reason))
+    click.echo(
+        f"The log goes on behind its {gap.size} whole records. {len(gap.segments)} damaged files are kept in {aside.name}: "
+        "whoever has noted a later size will see that the log does not continue it."
+    )
 
 
 def _report(found: Verified, verifier: VerifierKey, seconds: float, as_json: bool) -> None:

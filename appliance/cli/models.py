@@ -12,12 +12,11 @@ from appliance.bundle import grant as grants
 from appliance.bundle.manifest import VERSION_MAX
 from appliance.cli import echo_json
 from appliance.cli.operator import operator
-from appliance.cli.options import FILE, JSON, SITE, read_site
+from appliance.cli.options import FILE, JSON, REASON, SITE, read_site
 from appliance.errors import BundleError, ConfigError
 from appliance.gate import answering
 
 VERSION = click.IntRange(1, VERSION_MAX)
-REASON = click.option("--reason", required=True, help="Why; it is recorded, so it must not name a patient.")
 
 
 @click.group("models")

@@ -15,6 +15,7 @@ SITE = click.option(
     help="The site directory.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
+REASON = click.option("--reason", required=True, help="Why; it is recorded, so it must not name a patient.")
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 

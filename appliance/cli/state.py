@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from appliance.cli.models import REASON
 from appliance.cli.operator import operator
-from appliance.cli.options import SITE, read_site
+from appliance.cli.options import REASON, SITE, read_site
 
 
 @click.group("state")

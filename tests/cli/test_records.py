@@ -136,3 +136,25 @@ def test_an_auditor_reads_over_the_network_and_does_nothing_else(answered: Forge
                 forbidden()
             assert caught.value.status == "PERMISSION_DENIED"
     assert np.all([r.get("outcome") != "failed" for r in records(answered)])
+
+
+def test_a_damaged_log_stops_the_appliance_until_its_gap_is_accepted(answered: ForgedSite, tmp_path: Path) -> None:
+    site = Path(shutil.copytree(answered.root, tmp_path / "site"))
+    assert run("audit", "accept-gap", "--site", site, "--reason", "none").code == 2, "nothing is damaged"
+    path = next((site / "audit").glob("*.log"))
+    data = path.read_bytes()
+    place = data.index(b"study-9")
+    path.write_bytes(data[:place] + b"S" + data[place + 1 :])
+    stopped = run("serve", "--config", site / "appliance.toml")
+    assert (stopped.code, "damaged" in stopped.err) == (4, True)
+    assert run("audit", "accept-gap", "--site", site, "--reason", "").code == 2
+    assert path.read_bytes()[place : place + 1] == b"S", "nothing was touched for a reason that is none"
+    ran = run("audit", "accept-gap", "--site", site, "--reason", "the disk had a bad sector")
+    assert (ran.code, ran.err) == (0, "")
+    assert run("audit", "verify", site).code == 0
+    newest = json.loads(run("audit", "search", site / "audit", "--event", "audit.accept-gap", "--format", "jsonl").out)
+    assert newest["detail"]["reason"] == "the disk had a bad sector"
+    assert newest["detail"]["size"] == newest["index"]
+    assert f"behind its {newest['index']} whole records" in ran.out
+    assert run("audit", "tail", site).code == 0
+    assert run("check", "--site", site).code == run("check", "--site", answered.root).code

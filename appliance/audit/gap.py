@@ -1,0 +1,100 @@
+"""Going on after damage, on an operator's word: what is whole stays, what is not is put aside, and nothing is deleted.
+
+The log goes on behind its last checkpoint that verifies, in the tree that it signed. Whoever has noted a later size sees
+that it does not continue: that is what a gap is. The next record says how much was put aside, and why.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from appliance.audit import segment
+from appliance.audit.checkpoint import Checkpoint, VerifierKey
+from appliance.audit.recovery import read_tree, require_signed
+from appliance.audit.segment import segment_paths
+from appliance.audit.tree import Tree, leaf_hash
+from appliance.audit.verify import verify
+from appliance.errors import AuditLogError, ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """``size`` records are whole; ``segments``, from the damaged one on, are put aside, but for the ``kept`` bytes of it."""
+
+    size: int
+    segments: tuple[Path, ...]
+    kept: bytes
+
+
+def find(directory: Path, key: VerifierKey) -> Gap:
+    """Where the damage begins.
+
+    Raises:
+        ConfigError: nothing is damaged.
+    """
+    try:
+        verify(directory, key)
+    except AuditLogError:
+        pass
+    else:
+        raise ConfigError("the audit log is whole: there is no gap to accept")
+    tree, paths = Tree(), segment_paths(directory)
+    for place, path in enumerate(paths):
+        data = path.read_bytes()
+        end = 0
+        if int(path.stem) == tree.size:
+            tree, end = _whole_part(data, tree, key)
+        if path == paths[-1] or not end or not segment.is_blank(data, end):
+            return Gap(tree.size, tuple(paths[place:]), data[:end])
+    return Gap(tree.size, (), b"")
+
+
+def put_aside(directory: Path, gap: Gap, now: datetime) -> Path:
+    """Moves the damaged segments to a folder beside the others, and puts the whole part of the first in its place."""
+    aside = directory / f"set-aside-{now:%Y%m%dT%H%M%SZ}"
+    aside.mkdir(mode=0o700)
+    for path in gap.segments:
+        path.rename(aside / path.name)
+    if gap.kept:
+        place = gap.segments[0]
+        beside = place.with_name(f"{place.name}.new")
+        with beside.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(gap.kept)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(place)
+    for folder in (aside, directory):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    return aside
+
+
+def _whole_part(data: bytes, tree: Tree, key: VerifierKey) -> tuple[Tree, int]:
+    """The tree after a segment's last checkpoint that continues ``tree``, and where that ends; 0 without a whole head."""
+    waiting: list[bytes] = []
+    signed, end = Checkpoint(0, b""), 0
+    for count, frame in enumerate(segment.frames(data)):
+        if frame.kind == segment.RECORD and count > 1:
+            waiting.append(leaf_hash(frame.payload))
+            continue
+        grown = Tree(tree.size, tree.frontier)
+        for leaf in waiting:
+            grown.append(leaf)
+        try:
+            if frame.kind == segment.CHECKPOINT and count != 1:
+                signed = key.open(frame.payload)
+                require_signed(grown, signed)
+            elif frame.kind == segment.TREE and count == 1:
+                read_tree(signed, frame.payload)
+            else:
+                break
+        except AuditLogError:
+            break
+        if count:
+            tree, end, waiting = grown, frame.end, []
+    return tree, end
