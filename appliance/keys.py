@@ -5,7 +5,8 @@ bound to the machine's TPM if the hospital wants it, from systemd (docs/keys.md)
 
 - ``appliance seed``   what grants are sealed for; signs the enrolment request; authenticates what the site remembers
 - ``audit key``        signs the checkpoints of the audit log
-- ``pseudonym key``    hides what images were scored from everyone but this hospital
+- ``pseudonym key``    hides what images were scored from everyone but this hospital; ``pseudonym key 2`` and so on are
+                       those of later epochs: once one is erased nobody can match that epoch's records to images
 """
 
 import os
@@ -19,6 +20,7 @@ APPLIANCE_SEED = "appliance seed"
 AUDIT_KEY = "audit key"
 PSEUDONYM_KEY = "pseudonym key"
 PASSPHRASE_BYTES_MIN = 12
+EPOCHS_MAX = 1000
 
 
 class KeyProvider(Protocol):
@@ -29,6 +31,12 @@ class KeyProvider(Protocol):
 
     def create(self, purpose: str) -> bytes:
         """Draws and keeps a new 32-byte secret. Raises KeyUnavailable where one is there already."""
+
+    def has(self, purpose: str) -> bool:
+        """Whether a secret is kept for a purpose."""
+
+    def erase(self, purpose: str) -> None:
+        """Forgets a secret for good. Raises KeyUnavailable where it cannot be."""
 
 
 class SealedFiles:
@@ -52,8 +60,35 @@ class SealedFiles:
             raise KeyUnavailable(f"The {purpose} exists already, or its folder cannot be written.") from None
         return drawn
 
+    def has(self, purpose: str) -> bool:
+        return self._path(purpose).exists()
+
+    def erase(self, purpose: str) -> None:
+        path = self._path(purpose)
+        try:
+            with path.open("r+b") as file:  # where the disk writes in place, nothing of it is left
+                file.write(bytes(path.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+        except OSError:
+            raise KeyUnavailable(f"The {purpose} cannot be erased.") from None
+
     def _path(self, purpose: str) -> Path:
         return self._directory / f"{purpose.replace(' ', '-')}.key"
+
+
+def pseudonym_key(epoch: int) -> str:
+    """The purpose of an epoch's key."""
+    return PSEUDONYM_KEY if epoch == 1 else f"{PSEUDONYM_KEY} {epoch}"
+
+
+def newest_epoch(keys: KeyProvider) -> int:
+    """The epoch whose key is in use. Raises KeyUnavailable where there is none."""
+    for epoch in range(EPOCHS_MAX, 0, -1):
+        if keys.has(pseudonym_key(epoch)):
+            return epoch
+    raise KeyUnavailable(f"The {PSEUDONYM_KEY} is not in the site's keys folder.")
 
 
 def read_passphrase(path: Path, *, is_credential: bool = False) -> bytes:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from appliance.access import Access, Action, Caller, Peer
 from appliance.admission import Admission
 from appliance.audit.journal import Journal
-from appliance.audit.record import Entry, Receipt, pseudonyms
+from appliance.audit.record import Entry, PseudonymKey, Receipt, pseudonyms
 from appliance.bundle.manifest import MODEL_ID, InputSpec
 from appliance.engine.queue import Priority
 from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady
@@ -84,7 +84,7 @@ class Desk:
     access: Access
     journal: Journal
     decoders: Executor
-    pseudonym_key: bytes
+    pseudonym_key: PseudonymKey
     servables: Servables
     admission: Admission = field(default_factory=Admission)
     request_rows_max: int = 1024
@@ -195,7 +195,7 @@ async def _decode(desk: Desk, entry: Entry, model: LoadedModel, contents: Sequen
     return arrays, perf_counter() - started
 
 
-def _read(key: bytes, entry: Entry, specs: Sequence[InputSpec], contents: Sequence[Content]) -> Rows:
+def _read(key: PseudonymKey, entry: Entry, specs: Sequence[InputSpec], contents: Sequence[Content]) -> Rows:
     """Looks at what was received, and puts it on record, if only an image in it cannot be used. Raises InvalidInput."""
     encoded = [content for content in contents if isinstance(content, Encoded)]
     if encoded:
@@ -206,13 +206,14 @@ def _read(key: bytes, entry: Entry, specs: Sequence[InputSpec], contents: Sequen
     return arrays
 
 
-def _received(form: str, key: bytes, contents: Sequence[Content]) -> dict[str, Any]:
+def _received(form: str, key: PseudonymKey, contents: Sequence[Content]) -> dict[str, Any]:
     rows = contents[0].rows
     return {
         "form": form,
         "rows": rows,
         "bytes": sum(content.nbytes for content in contents),
-        "pseudonyms": pseudonyms(key, ([content.row(i) for content in contents] for i in range(rows))),
+        "epoch": key.epoch,
+        "pseudonyms": pseudonyms(key.key, ([content.row(i) for content in contents] for i in range(rows))),
     }
 
 

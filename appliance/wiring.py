@@ -18,7 +18,7 @@ from appliance.audit.checkpoint import LogKey
 from appliance.audit.gap import Gap, put_aside
 from appliance.audit.gap import find as find_gap
 from appliance.audit.journal import Journal, Watcher, lock
-from appliance.audit.record import Origin
+from appliance.audit.record import Origin, PseudonymKey
 from appliance.bundle.enrolment import RecipientKey
 from appliance.config import Config
 from appliance.engine.batcher import Batcher
@@ -26,7 +26,16 @@ from appliance.engine.pace import Pace
 from appliance.engine.queue import Queue
 from appliance.engine.session import Hardware
 from appliance.errors import ConfigError, EngineFailed
-from appliance.keys import APPLIANCE_SEED, AUDIT_KEY, PSEUDONYM_KEY, KeyProvider, SealedFiles, read_passphrase
+from appliance.keys import (
+    APPLIANCE_SEED,
+    AUDIT_KEY,
+    EPOCHS_MAX,
+    KeyProvider,
+    SealedFiles,
+    newest_epoch,
+    pseudonym_key,
+    read_passphrase,
+)
 from appliance.load import LoadedModel
 from appliance.predict import Desk
 from appliance.recall import recall, recall_for_acceptance
@@ -114,6 +123,40 @@ async def accept_gap(config: Config, reason: str) -> tuple[Gap, Path]:
     return gap, aside
 
 
+async def begin_epoch(config: Config, reason: str) -> int:
+    """Draws a new pseudonym key, which counts from the next start on, on record; the epoch that begins with it.
+
+    Raises:
+        ConfigError: the reason is none, or there are as many epochs as there may be.
+    """
+    keys = key_provider(config)
+    epoch = newest_epoch(keys) + 1
+    if epoch > EPOCHS_MAX:
+        raise ConfigError(f"there are {EPOCHS_MAX} epochs already")
+    await _about_epoch(config, "epoch.begin", epoch, reason, lambda: keys.create(pseudonym_key(epoch)))
+    return epoch
+
+
+async def erase_epoch(config: Config, epoch: int, reason: str) -> None:
+    """Erases the pseudonym key of an epoch that is over, on record: nobody can match its records to images any more.
+
+    Raises:
+        ConfigError: the reason is none, the epoch is not over, or its key is not there.
+    """
+    keys = key_provider(config)
+    if epoch >= newest_epoch(keys):
+        raise ConfigError(f"epoch {epoch} is not over: begin another first")
+    if not keys.has(pseudonym_key(epoch)):
+        raise ConfigError(f"the key of epoch {epoch} is not there")
+    await _about_epoch(config, "epoch.erase", epoch, reason, lambda: keys.erase(pseudonym_key(epoch)))
+
+
+async def _about_epoch(config: Config, event: str, epoch: int, reason: str, then: Callable[[], object]) -> None:
+    async with registry_at_rest(config) as registry, registry.acts.act(event, OPERATOR, reason=reason) as act:
+        act.entry.detail = (act.entry.detail or {}) | {"epoch": epoch}
+        act.then = then
+
+
 async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
     """Runs the appliance of a site until it is told to end.
 
@@ -140,7 +183,9 @@ async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
         )
         limits = config.limits
         access = Access(config.rules, Allowance(limits.caller_rows_per_s_max, limits.caller_rows_at_once_max))
-        desk = Desk(access, log, decoders, keys.get(PSEUDONYM_KEY), servables, request_rows_max=limits.request_rows_max)
+        epoch = newest_epoch(keys)
+        key = PseudonymKey(epoch, keys.get(pseudonym_key(epoch)))
+        desk = Desk(access, log, decoders, key, servables, request_rows_max=limits.request_rows_max)
         appliance = Appliance(config, desk, registry, metrics, site.empty_incoming(), product_version(), ends)
         async with appliance.listening() as ports:
             say("listening", ports)

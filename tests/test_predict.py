@@ -91,7 +91,7 @@ def test_an_answer_is_the_models_and_its_record_says_who_what_and_how(tmp_path: 
     assert record["client_reference"] == "case-17"
     assert record["model"] == {"id": "forged", "version": 1, "digest": model().digest}
     names = [hmac.new(PSEUDONYM_KEY, row.tobytes(), hashlib.sha256).hexdigest()[:32] for row in images]
-    assert record["input"] == {"form": "raw", "rows": 3, "bytes": images.nbytes, "pseudonyms": names}
+    assert record["input"] == {"form": "raw", "rows": 3, "bytes": images.nbytes, "epoch": 1, "pseudonyms": names}
     assert set(record["run"]) == {"provider", "decode_us", "queue_us", "run_us"}
     assert record["run"]["provider"] == "CPUExecutionProvider"
     assert "error" not in record
@@ -104,7 +104,7 @@ def test_encoded_images_are_on_record_by_their_bytes_as_received(tmp_path: Path)
 
     [record] = at_the_desk(tmp_path / "log", act)
     name = hmac.new(PSEUDONYM_KEY, PNG, hashlib.sha256).hexdigest()[:32]
-    assert record["input"] == {"form": "encoded", "rows": 1, "bytes": len(PNG), "pseudonyms": [name]}
+    assert record["input"] == {"form": "encoded", "rows": 1, "bytes": len(PNG), "epoch": 1, "pseudonyms": [name]}
 
 
 # --- refused ---------------------------------------------------------------------------------------------------------

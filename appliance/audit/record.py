@@ -123,6 +123,14 @@ def encode(entry: Entry, index: int, origin: Origin) -> bytes:
     return record
 
 
+@dataclass(frozen=True, slots=True)
+class PseudonymKey:
+    """The key of the epoch in which a record is made."""
+
+    epoch: int
+    key: bytes = field(repr=False)
+
+
 def pseudonyms(key: bytes, rows: Iterable[Sequence[bytes | memoryview]]) -> list[str]:
     """HMAC-SHA-256 of each row's bytes as received, the first 16 bytes in hex (audit-format section 2.2).
 

@@ -69,6 +69,33 @@ def accept_gap(site: Path, reason: str) -> None:
     )
 
 
+@command.command("new-epoch")
+@SITE
+@REASON
+def new_epoch(site: Path, reason: str) -> None:
+    """Draw a new key for the pseudonyms of images, in use from the next start on. The appliance is stopped."""
+    import asyncio
+
+    from appliance import wiring
+
+    epoch = asyncio.run(wiring.begin_epoch(read_site(site), reason))
+    click.echo(f"Epoch {epoch} begins when the appliance starts.")
+
+
+@command.command("erase-epoch")
+@click.argument("epoch", type=click.IntRange(1))
+@SITE
+@REASON
+def erase_epoch(epoch: int, site: Path, reason: str) -> None:
+    """Erase the key of an EPOCH that is over: its records stay, with every proof, and nobody can match them to images."""
+    import asyncio
+
+    from appliance import wiring
+
+    asyncio.run(wiring.erase_epoch(read_site(site), epoch, reason))
+    click.echo(f"The key of epoch {epoch} is erased. Erase its backups too.")
+
+
 def _report(found: Verified, verifier: VerifierKey, seconds: float, as_json: bool) -> None:
     if as_json:
         echo_json(

@@ -18,7 +18,7 @@ from appliance.cli.options import JSON, SITE
 from appliance.config import Config
 from appliance.engine.session import available_providers
 from appliance.errors import ApplianceError, AuditLogError, ConfigError
-from appliance.keys import APPLIANCE_SEED, AUDIT_KEY, PSEUDONYM_KEY
+from appliance.keys import APPLIANCE_SEED, AUDIT_KEY, newest_epoch, pseudonym_key
 
 FREE_BYTES_MIN = 1 << 30
 
@@ -85,7 +85,7 @@ def _directory(settings: Config) -> str:
 
 def _keys(settings: Config) -> str:
     provider = wiring.key_provider(settings)
-    for purpose in (APPLIANCE_SEED, AUDIT_KEY, PSEUDONYM_KEY):
+    for purpose in (APPLIANCE_SEED, AUDIT_KEY, pseudonym_key(newest_epoch(provider))):
         provider.get(purpose)
     beside = settings.site in settings.passphrase.path.parents
     return "the passphrase opens every key" + (", and lies beside them: see docs/keys.md" if beside else "")

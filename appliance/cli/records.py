@@ -24,7 +24,7 @@ from appliance.audit.verify import KEY_FILE
 from appliance.cli import echo_json
 from appliance.cli.options import FILE, JSON, read_site
 from appliance.errors import AuditLogError, ConfigError
-from appliance.keys import PSEUDONYM_KEY
+from appliance.keys import pseudonym_key
 
 LOG = click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False), default=".")
 COLUMNS = ("index", "time", "event", "method", "outcome", "error", "caller", "model", "version", "rows", "top", "decisions")
@@ -186,9 +186,13 @@ def _row_of(found: Found, directory: Path, content: bytes) -> int:
         raise ConfigError("only the site itself can say which file was scored: its key is not in the log")
     from appliance import wiring
 
-    key = wiring.key_provider(read_site(directory)).get(PSEUDONYM_KEY)
+    given = found.said.get("input", {})
+    keys, purpose = wiring.key_provider(read_site(directory)), pseudonym_key(given.get("epoch", 1))
+    if not keys.has(purpose):
+        raise ConfigError(f"the {purpose} was erased: nobody can say any more which files were scored with it")
+    key = keys.get(purpose)
     own = pseudonyms(key, [[content]])[0]
-    for row, known in enumerate(found.said.get("input", {}).get("pseudonyms", ())):
+    for row, known in enumerate(given.get("pseudonyms", ())):
         if hmac.compare_digest(own, known):
             return row
     raise AuditLogError(f"The file is none of those of record {found.index}.")

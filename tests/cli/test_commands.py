@@ -23,7 +23,8 @@ from tests.forge import Forge
 GROUPS = {
     "models": ("install", "renew", "activate", "rollback", "deactivate", "remove", "list"),
     "trust": ("update", "show"), "state": ("accept",), "bundle": ("verify", "inspect"),
-    "audit": ("verify", "tail", "show", "search", "prove", "receipt", "tiles", "send", "accept-gap"),
+    "audit": ("verify", "tail", "show", "search", "prove", "receipt", "tiles", "send", "accept-gap",
+              "new-epoch", "erase-epoch"),
 }  # fmt: skip
 COMMANDS = [
     ("init",), ("enroll",), ("serve",), ("predict",), ("check",), ("demo",), *((group,) for group in GROUPS),

@@ -158,3 +158,29 @@ def test_a_damaged_log_stops_the_appliance_until_its_gap_is_accepted(answered: F
     assert f"behind its {newest['index']} whole records" in ran.out
     assert run("audit", "tail", site).code == 0
     assert run("check", "--site", site).code == run("check", "--site", answered.root).code
+
+
+def test_once_an_epochs_key_is_erased_nobody_can_say_which_file_it_was(answered: ForgedSite, tmp_path: Path) -> None:
+    record, image = answer_of(answered), answered.root.parent / "1.png"
+    root = Path(shutil.copytree(answered.root, tmp_path / "site"))
+    site = ForgedSite(root, answered.authority, answered.root.parent, answered.vendor, answered.repository)
+    where = ("--site", site.root, "--reason", "the retention of 2026 is over")
+    assert run("audit", "erase-epoch", 1, *where).code == 2, "it is not over"
+    assert run("audit", "new-epoch", *where) == Ran(0, "Epoch 2 begins when the appliance starts.\n", "")
+    with running(site) as found, found.client("reader") as client:
+        client.classify("forged", [image.read_bytes()], client_reference="study-10")
+    assert run("audit", "prove", record["index"], site.root, "--image", image).code == 0, "an old epoch's key is still there"
+    assert run("audit", "erase-epoch", 1, *where).code == 0
+    ran = run("audit", "prove", record["index"], site.root, "--image", image)
+    assert (ran.code, "was erased" in ran.err) == (2, True)
+    later = next(r for r in records(site) if r.get("client_reference") == "study-10")
+    assert (record["input"]["epoch"], later["input"]["epoch"]) == (1, 2)  # type: ignore[index]
+    assert later["input"]["pseudonyms"][0] not in str(record)
+    assert run("audit", "prove", later["index"], site.root, "--image", image).code == 0
+    assert run("audit", "verify", site.root).code == 0, "every proof is valid still"
+    assert run("audit", "prove", record["index"], site.root, "-o", tmp_path / "receipt").code == 0
+    for wrong in (1, 2, 3):
+        assert run("audit", "erase-epoch", wrong, *where).code == 2
+    acts = [(r["event"], r["detail"]["epoch"]) for r in records(site) if r["event"].startswith("epoch.")]
+    assert acts == [("epoch.begin", 2), ("epoch.erase", 1)]
+    assert run("check", "--site", site.root).code == run("check", "--site", answered.root).code

@@ -9,6 +9,7 @@ from typing import Any
 
 from appliance.access import Access, Peer
 from appliance.admission import Allowance
+from appliance.audit.record import PseudonymKey
 from appliance.config import Rule
 from appliance.engine.batcher import Batcher, Runner
 from appliance.engine.pace import Pace
@@ -58,7 +59,9 @@ async def desk_of(
 
         servables = Servables(start)
         servables.put(model(), active=True)
-        yield Desk(Access(RULES, ALLOWANCE), journal, decoders, PSEUDONYM_KEY, servables, open=True, clock=clock)
+        yield Desk(
+            Access(RULES, ALLOWANCE), journal, decoders, PseudonymKey(1, PSEUDONYM_KEY), servables, open=True, clock=clock
+        )
         await servables.drain()
     journal.close()
 
