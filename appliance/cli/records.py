@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from appliance.audit import proof, stored
+from appliance.audit import fhir, proof, stored
 from appliance.audit import tiles as tile_files
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.record import pseudonyms
@@ -111,11 +111,13 @@ def show(index: int, directory: Path) -> None:
 @click.option("--outcome", help="answered, denied, invalid, shed, expired, cancelled, unavailable, done or failed.")
 @click.option("--decision", type=click.Choice(["accept", "abstain", "out-of-distribution"]), help="Of any row.")
 @click.option("--reference", help="The caller's own reference.")
-@click.option("--format", "form", type=click.Choice(["text", "csv", "jsonl"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "csv", "jsonl", "fhir"]), default="text", show_default=True)
 def search(
     directory: Path, since: str | None, until: str | None, first: int, decision: str | None, form: str, **wanted: str | None
 ) -> None:
-    """Find records, or export them all: jsonl is the exact bytes that are in the log, a line for each record."""
+    """Find records, or export them all. jsonl is the exact bytes that are in the log, a line for each record; fhir is an
+    AuditEvent of FHIR R4 for each.
+    """
     after, before = _time(since), _time(until)
     letter = {"accept": "A", "abstain": "B", "out-of-distribution": "O", None: ""}[decision]
 
@@ -135,6 +137,11 @@ def search(
             and all(value is None or given[name] == value for name, value in wanted.items())
         )
 
+    if form == "fhir":
+        origin = _origin(directory)
+        for found in filter(fits, records(directory, first)):
+            click.echo(json.dumps(fhir.event(found.said, origin), ensure_ascii=False))
+        return
     _print(filter(fits, records(directory, first)), form)
 
 
@@ -224,6 +231,15 @@ def _print(found: Iterator[Found], form: str) -> None:
             for record in found:
                 index, time, event, method, *rest = record.columns()
                 click.echo(f"{index:>8}  {time}  {(method.rpartition('/')[2] or event):<16} {'  '.join(filter(None, rest))}")
+
+
+def _origin(directory: Path) -> str:
+    """The log's name. Raises AuditLogError where its key is not with it."""
+    folder = read_site(directory).audit if (directory / "appliance.toml").exists() else directory
+    try:
+        return VerifierKey.decode((folder / KEY_FILE).read_text()).name
+    except OSError:
+        raise AuditLogError(f"There is no verifier key {KEY_FILE} in the directory, which names the log.") from None
 
 
 def _time(text: str | None) -> str | None:

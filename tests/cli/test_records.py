@@ -82,6 +82,10 @@ def test_search_by_anything_and_export_the_exact_bytes(log: Path, answered: Forg
     assert all((record in found("--decision", word)) == (letter in letters) for letter, word in words.items())
     rows = list(csv.DictReader(io.StringIO(run("audit", "search", log, "--format", "csv").out)))
     assert (rows[index]["method"], rows[index]["rows"], rows[index]["decisions"]) == (record["method"], "2", letters)
+    [event] = run("audit", "search", log, "--format", "fhir", "--reference", "study-9").out.splitlines()
+    said = json.loads(event)
+    assert said["source"]["observer"]["identifier"]["value"].startswith("appliance-audit/")
+    assert (said["recorded"], len(said["entity"])) == (when, 3)
     assert run("audit", "search", log, "--since", "yesterday").code == 2
 
 
