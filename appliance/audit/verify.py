@@ -21,13 +21,18 @@ READS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was checked. ``unsigned_records`` stand behind the last checkpoint: in flight, or left by a crash."""
+    """What was checked. ``unsigned_records`` stand behind the last checkpoint: in flight, or left by a crash.
+
+    ``set_back`` records have an earlier time than the one before them, by the clock on the wall or, of one boot, by the
+    steady one: no damage, but an auditor asks why.
+    """
 
     size: int
     root: bytes
     checkpoints: int
     segments: int
     unsigned_records: int
+    set_back: int
 
 
 def verify(
@@ -100,7 +105,7 @@ class _Check:
         self.key, self.tree = key, Tree()
         self.expected, self.met = expected, expected is None or expected[0] == 0
         self.acts: list[dict[str, Any]] = []
-        self.newest = ""
+        self.newest, self.steady, self.set_back = "", ("", 0), 0
         self.signed: Checkpoint | None = None
         self.checkpoints = self.unsigned = 0
 
@@ -151,7 +156,7 @@ class _Check:
             record = canonical.decode(data)
             if record["v"] != 1 or record["index"] != self.tree.size:
                 raise ValueError("out of sequence")
-            self.newest = record.get("time", self.newest)
+            self._look_at_times(record)
         except (ValueError, KeyError, TypeError):
             raise self._damaged("a record is not canonical, or out of sequence") from None
         if record.get("event", "call") != "call" and self.expected is not None and record["index"] >= self.expected[0]:
@@ -159,6 +164,11 @@ class _Check:
         self.tree.append(leaf_hash(data))
         self.unsigned += 1
         self._meet()
+
+    def _look_at_times(self, record: dict[str, Any]) -> None:
+        time, steady = record.get("time", self.newest), (record.get("boot", ""), record.get("mono_us", 0))
+        self.set_back += time < self.newest or (steady[0] == self.steady[0] and steady < self.steady)
+        self.newest, self.steady = time, steady
 
     def _meet(self) -> None:
         if self.expected is not None and self.tree.size == self.expected[0]:
@@ -170,7 +180,7 @@ class _Check:
         # Only what is signed counts: whoever cut the log back can pad it with records of his own.
         if not self.met or (self.expected is not None and self.signed.size < self.expected[0]):
             raise AuditLogError("The audit log does not continue the one whose size and root were noted earlier.")
-        return Verified(self.signed.size, self.signed.root, self.checkpoints, segments, self.unsigned)
+        return Verified(self.signed.size, self.signed.root, self.checkpoints, segments, self.unsigned, self.set_back)
 
     def _damaged(self, what: str) -> AuditLogError:
         return AuditLogError(f"The audit log is damaged at record {self.tree.size}: {what}.")

@@ -107,6 +107,7 @@ def _report(found: Verified, verifier: VerifierKey, seconds: float, as_json: boo
                 "checkpoints": found.checkpoints,
                 "segments": found.segments,
                 "unsigned_records": found.unsigned_records,
+                "set_back": found.set_back,
                 "seconds": round(seconds, 3),
             }
         )
@@ -118,3 +119,5 @@ def _report(found: Verified, verifier: VerifierKey, seconds: float, as_json: boo
         f"Checked {found.size} records, {found.checkpoints} signed checkpoints and {found.segments} segments "
         f"in {seconds:.2f} s; {found.unsigned_records} records stand behind the last checkpoint."
     )
+    if found.set_back:
+        click.echo(f"{found.set_back} records have an earlier time than the one before them: the clock was set back.")

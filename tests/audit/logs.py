@@ -45,13 +45,13 @@ def forged(*segments: Sequence[int], key: LogKey = KEY, zeros: int = 64) -> Forg
     tree, made, names = Tree(), [], []
     for groups in segments:
         names.append(f"{tree.size:020d}.log")
-        data = _checkpoint(tree, key) + segment.frame(segment.TREE, b"".join(tree.frontier))
+        data = signed(tree, key) + segment.frame(segment.TREE, b"".join(tree.frontier))
         for records in groups:
             for _ in range(records):
                 record = small_record(tree.size)
                 tree.append(leaf_hash(record))
                 data += segment.frame(segment.RECORD, record)
-            data += _checkpoint(tree, key)
+            data += signed(tree, key)
         made.append(data + bytes(zeros))
     return Forged(tuple(made), tuple(names))
 
@@ -60,7 +60,8 @@ def small_record(index: int) -> bytes:
     return b'{"index":%d,"v":1}' % index
 
 
-def _checkpoint(tree: Tree, key: LogKey) -> bytes:
+def signed(tree: Tree, key: LogKey = KEY) -> bytes:
+    """The frame of a tree's checkpoint."""
     return segment.frame(segment.CHECKPOINT, key.sign(Checkpoint(tree.size, tree.root()), key.verifier.id))
 
 

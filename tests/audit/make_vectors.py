@@ -98,14 +98,9 @@ def _named(made: logs.Forged) -> dict[str, bytes]:
 def _one(record: bytes) -> dict[str, bytes]:
     """A log of one record, rightly signed."""
     tree = Tree()
-    data = _signed(tree) + segment.frame(segment.TREE, b"") + segment.frame(segment.RECORD, record)
+    data = logs.signed(tree) + segment.frame(segment.TREE, b"") + segment.frame(segment.RECORD, record)
     tree.append(leaf_hash(record))
-    return {f"{0:020d}.log": data + _signed(tree) + bytes(32)}
-
-
-def _signed(tree: Tree) -> bytes:
-    note = logs.KEY.sign(Checkpoint(tree.size, tree.root()), logs.KEY.verifier.id)
-    return segment.frame(segment.CHECKPOINT, note)
+    return {f"{0:020d}.log": data + logs.signed(tree) + bytes(32)}
 
 
 def _torn() -> bytes:

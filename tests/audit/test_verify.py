@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance import canonical
 from appliance.audit import segment
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.tree import Tree, leaf_hash
@@ -39,7 +40,7 @@ def refuse(folder: Path, expected: tuple[int, str | None] | None = None, key: Ve
 def test_a_whole_log_verifies_to_its_size_and_root(folder: Path) -> None:
     done: list[None] = []
     found = verify(folder, VERIFIER, segment_done=lambda: done.append(None))
-    assert found == Verified(SIZE, root_of(SIZE), checkpoints=4 + 7, segments=4, unsigned_records=0)
+    assert found == Verified(SIZE, root_of(SIZE), checkpoints=4 + 7, segments=4, unsigned_records=0, set_back=0)
     assert len(done) == 4
 
 
@@ -151,3 +152,21 @@ def test_a_directory_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None
     folder = logs.forged([1]).write(tmp_path / "log")
     (folder / f"{1:020d}.log").mkdir()
     assert refuse(folder) == "The audit log cannot be read."
+
+
+@pytest.mark.parametrize(("clocks", "set_back"), [
+    ([("08:00", "a", 5), ("08:00", "a", 5), ("09:00", "a", 6), ("09:01", "b", 1)], 0),
+    ([("08:00", "a", 5), ("07:00", "a", 6), ("07:30", "a", 7), ("07:29", "a", 8)], 2),
+    ([("08:00", "a", 5), ("08:01", "a", 4)], 1),
+])  # fmt: skip
+def test_a_clock_that_was_set_back_is_counted_and_is_no_damage(
+    tmp_path: Path, clocks: list[tuple[str, str, int]], set_back: int
+) -> None:
+    tree = Tree()
+    data = logs.signed(tree) + segment.frame(segment.TREE, b"")
+    for index, (time, boot, steady) in enumerate(clocks):
+        record = canonical.encode({"v": 1, "index": index, "time": f"2026-11-24T{time}", "boot": boot, "mono_us": steady})
+        data += segment.frame(segment.RECORD, record)
+        tree.append(leaf_hash(record))
+    (tmp_path / f"{0:020d}.log").write_bytes(data + logs.signed(tree))
+    assert verify(tmp_path, VERIFIER).set_back == set_back
