@@ -1,10 +1,12 @@
 """Puts the pieces together by hand: the only file that names every concrete class."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
+from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,11 +16,13 @@ from appliance import memory
 from appliance.access import OPERATOR, Access
 from appliance.acts import Acts, require_reason, utc_now
 from appliance.admission import Allowance
+from appliance.audit import stored
 from appliance.audit.checkpoint import LogKey
 from appliance.audit.gap import Gap, put_aside
 from appliance.audit.gap import find as find_gap
 from appliance.audit.journal import Journal, Watcher, lock
 from appliance.audit.record import Origin, PseudonymKey
+from appliance.audit.verify import ACCEPT_GAP, PRUNE
 from appliance.bundle.enrolment import RecipientKey
 from appliance.config import Config
 from appliance.engine.batcher import Batcher
@@ -117,10 +121,32 @@ async def accept_gap(config: Config, reason: str) -> tuple[Gap, Path]:
         os.close(held)
     async with (
         registry_at_rest(config, accepting=True) as registry,
-        registry.acts.act("audit.accept-gap", OPERATOR, reason=reason) as act,
+        registry.acts.act(ACCEPT_GAP, OPERATOR, reason=reason) as act,
     ):
-        act.entry.detail = (act.entry.detail or {}) | {"size": gap.size, "segments": len(gap.segments)}
+        said = {"first": gap.first, "size": gap.size, "segments": len(gap.segments)}
+        act.entry.detail = (act.entry.detail or {}) | said
     return gap, aside
+
+
+async def prune(config: Config, before: datetime, reason: str) -> tuple[int, int]:
+    """Deletes the segments whose records are all older, on record; the index of the first record that is left, and how many
+    segments went. Every receipt and every root stays valid.
+
+    Raises:
+        ConfigError: the reason is none.
+    """
+    first, old = stored.older_than(config.audit, before.strftime("%Y-%m-%dT%H:%M:%S"))
+    if not old:
+        return first, 0
+    async with registry_at_rest(config) as registry, registry.acts.act(PRUNE, OPERATOR, reason=reason) as act:
+        act.entry.detail = (act.entry.detail or {}) | {"first": first, "segments": len(old)}
+        act.then = partial(_delete, old)  # the oldest first: what a crash leaves is a log that begins earlier
+    return first, len(old)
+
+
+def _delete(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink()
 
 
 async def begin_epoch(config: Config, reason: str) -> int:

@@ -7,6 +7,7 @@ that it does not continue: that is what a gap is. The next record says how much 
 import os
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from appliance.audit import segment
@@ -20,8 +21,11 @@ from appliance.errors import AuditLogError, ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """``size`` records are whole; ``segments``, from the damaged one on, are put aside, but for the ``kept`` bytes of it."""
+    """The records from ``first`` to ``size`` are whole; ``segments``, from the damaged one on, are put aside, but for the
+    ``kept`` bytes of that.
+    """
 
+    first: int
     size: int
     segments: tuple[Path, ...]
     kept: bytes
@@ -39,15 +43,29 @@ def find(directory: Path, key: VerifierKey) -> Gap:
         pass
     else:
         raise ConfigError("the audit log is whole: there is no gap to accept")
-    tree, paths = Tree(), segment_paths(directory)
+    paths = segment_paths(directory)
+    tree = _before(paths, key)
+    first = tree.size
     for place, path in enumerate(paths):
         data = path.read_bytes()
         end = 0
         if int(path.stem) == tree.size:
             tree, end = _whole_part(data, tree, key)
-        if path == paths[-1] or not end or not segment.is_blank(data, end):
-            return Gap(tree.size, tuple(paths[place:]), data[:end])
-    return Gap(tree.size, (), b"")
+        if not end or not segment.is_blank(data, end):
+            return Gap(first, tree.size, tuple(paths[place:]), data[:end])
+    return Gap(first, tree.size, (), b"")  # what is missing is before it
+
+
+def _before(paths: list[Path], key: VerifierKey) -> Tree:
+    """The tree of what was pruned or is missing, by the word of the first segment's head; none without such a word."""
+    head = list(islice(segment.frames(paths[0].read_bytes()), 2)) if paths else []
+    if [frame.kind for frame in head] != [segment.CHECKPOINT, segment.TREE]:
+        return Tree()
+    try:
+        tree = read_tree(key.open(head[0].payload), head[1].payload)
+    except AuditLogError:
+        return Tree()
+    return tree if tree.size == int(paths[0].stem) else Tree()
 
 
 def put_aside(directory: Path, gap: Gap, now: datetime) -> Path:

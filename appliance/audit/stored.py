@@ -4,8 +4,10 @@ Nothing is checked but the frames: that is ``verify``'s work, or that of whoever
 the segment that its record stands in, whose first frames say what came before (audit-format sections 3.1 and 7).
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from appliance.audit import proof, segment
@@ -66,6 +68,21 @@ def read(directory: Path, first: int = 0, stop: int | None = None) -> Iterator[S
         raise AuditLogError("The audit log is damaged.") from error
     if not paths:
         raise AuditLogError("There is no audit log in this directory.")
+
+
+def older_than(directory: Path, time: str) -> tuple[int, list[Path]]:
+    """The segments all of whose records are older than a time as records spell it, and the index of the record behind them.
+
+    The last segment is never among them. Raises as ``read``.
+    """
+    paths, old = segment_paths(directory), list[Path]()
+    for path, following in pairwise(paths):
+        newest = max((json.loads(one)["time"] for group in _groups(path) for one in group.records), default="")
+        if newest >= time:
+            return int(path.stem), old
+        old.append(path)
+        last = int(following.stem)
+    return (last if old else 0), old
 
 
 def size(directory: Path) -> int:

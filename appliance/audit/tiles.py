@@ -31,6 +31,8 @@ def write(directory: Path, folder: Path) -> int:
     entries: list[bytes] = []
     size, note = 0, b""
     for found in stored.read(directory):
+        if found.index > size:
+            raise AuditLogError("The log was pruned: its tiles had to be written before.")
         entries.append(len(found.data).to_bytes(2) + found.data)
         if len(entries) == WIDTH:
             _put(folder / "tile" / "entries" / path(size // WIDTH), entries)

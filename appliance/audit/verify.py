@@ -16,6 +16,7 @@ from appliance.audit.tree import Tree, leaf_hash
 from appliance.errors import AuditLogError
 
 KEY_FILE = "log.vkey"
+PRUNE, ACCEPT_GAP = "audit.prune", "audit.accept-gap"  # the acts after which a log may begin later
 READS_MAX = 10
 
 
@@ -49,6 +50,9 @@ def verify(
     check = _Check(key, expected)
     try:
         paths = segment_paths(directory)
+        if paths and int(paths[0].stem):  # what was before was pruned, which a record behind it must say
+            check.first = int(paths[0].stem)
+            check.begin(paths[0].read_bytes())
         for path in paths[:-1]:
             check.segment(path.read_bytes(), int(path.stem), last=False)
             segment_done()
@@ -105,6 +109,7 @@ class _Check:
         self.key, self.tree = key, Tree()
         self.expected, self.met = expected, expected is None or expected[0] == 0
         self.acts: list[dict[str, Any]] = []
+        self.first = self.pruned = self.pruned_signed = 0  # where the log begins, and where records say that it may
         self.newest, self.steady, self.set_back = "", ("", 0), 0
         self.signed: Checkpoint | None = None
         self.checkpoints = self.unsigned = 0
@@ -148,7 +153,7 @@ class _Check:
     def _checkpoint(self, note: bytes) -> None:
         signed = self.key.open(note)
         require_signed(self.tree, signed)
-        self.signed, self.unsigned = signed, 0
+        self.signed, self.unsigned, self.pruned_signed = signed, 0, self.pruned
         self.checkpoints += 1
 
     def _record(self, data: bytes) -> None:
@@ -159,6 +164,8 @@ class _Check:
             self._look_at_times(record)
         except (ValueError, KeyError, TypeError):
             raise self._damaged("a record is not canonical, or out of sequence") from None
+        if record.get("event") in (PRUNE, ACCEPT_GAP) and record.get("outcome") == "done":
+            self.pruned = max(self.pruned, record.get("detail", {}).get("first", 0))
         if record.get("event", "call") != "call" and self.expected is not None and record["index"] >= self.expected[0]:
             self.acts.append(record)
         self.tree.append(leaf_hash(data))
@@ -177,6 +184,12 @@ class _Check:
     def result(self, segments: int) -> Verified:
         if self.signed is None:
             raise AuditLogError("There is no audit log in this directory.")
+        if self.pruned_signed < self.first:
+            raise AuditLogError(
+                f"The audit log is damaged: what was before record {self.first} is missing, and was not pruned."
+            )
+        if self.expected is not None and not self.met and self.expected[0] < self.first:
+            raise AuditLogError("What was noted lies before what was pruned: the log cannot be held to it any more.")
         # Only what is signed counts: whoever cut the log back can pad it with records of his own.
         if not self.met or (self.expected is not None and self.signed.size < self.expected[0]):
             raise AuditLogError("The audit log does not continue the one whose size and root were noted earlier.")

@@ -1,5 +1,6 @@
 """``appliance audit``: the auditor's commands. Checking needs a copy of the log and a public key, and no appliance."""
 
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 
@@ -63,9 +64,28 @@ def accept_gap(site: Path, reason: str) -> None:
     from appliance import wiring
 
     gap, aside = asyncio.run(wiring.accept_gap(read_site(site), reason))
+    click.echo(f"The log begins at record {gap.first} and goes on with record {gap.size}; what is between is whole.")
     click.echo(
-        f"The log goes on behind its {gap.size} whole records. {len(gap.segments)} damaged files are kept in {aside.name}: "
-        "whoever has noted a later size will see that the log does not continue it."
+        f"{len(gap.segments)} damaged files are kept in {aside.name}. Whoever has noted a later size will see the gap."
+    )
+
+
+@command.command("prune")
+@click.option("--before", type=click.DateTime(["%Y-%m-%d"]), required=True, help="Delete what is older than this day, UTC.")
+@SITE
+@REASON
+def prune(before: datetime, site: Path, reason: str) -> None:
+    """Delete the files whose records are all older. What is left, and every receipt, stays provable.
+
+    The appliance is stopped. What was noted of the log earlier cannot be compared any more: note its size and root anew.
+    """
+    import asyncio
+
+    from appliance import wiring
+
+    first, count = asyncio.run(wiring.prune(read_site(site), before, reason))
+    click.echo(
+        f"{count} files are deleted; the log begins at record {first}." if count else "No file is old enough as a whole."
     )
 
 

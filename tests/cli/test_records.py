@@ -1,5 +1,6 @@
 """Reading the log: the same of a running appliance, a stopped one and a copy, and of a site never without a record of it."""
 
+import asyncio
 import csv
 import io
 import json
@@ -11,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from appliance import config, wiring
+from appliance.audit.journal import Journal
+from appliance.audit.record import Entry, Origin
 from appliance.client import CallFailed
 from tests import forge
 from tests.cli.running import Ran, run
@@ -159,7 +163,7 @@ def test_a_damaged_log_stops_the_appliance_until_its_gap_is_accepted(answered: F
     newest = json.loads(run("audit", "search", site / "audit", "--event", "audit.accept-gap", "--format", "jsonl").out)
     assert newest["detail"]["reason"] == "the disk had a bad sector"
     assert newest["detail"]["size"] == newest["index"]
-    assert f"behind its {newest['index']} whole records" in ran.out
+    assert f"begins at record 0 and goes on with record {newest['index']}" in ran.out
     assert run("audit", "tail", site).code == 0
     assert run("check", "--site", site).code == run("check", "--site", answered.root).code
 
@@ -188,3 +192,29 @@ def test_once_an_epochs_key_is_erased_nobody_can_say_which_file_it_was(answered:
     acts = [(r["event"], r["detail"]["epoch"]) for r in records(site) if r["event"].startswith("epoch.")]
     assert acts == [("epoch.begin", 2), ("epoch.erase", 1)]
     assert run("check", "--site", site.root).code == run("check", "--site", answered.root).code
+
+
+def test_what_is_old_is_deleted_as_whole_files_and_the_site_goes_on(answered: ForgedSite, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(answered.root, tmp_path / "site"))
+    site = ForgedSite(root, answered.authority, answered.root.parent, answered.vendor, answered.repository)
+    where = ("--site", site.root, "--reason", "six years are over")
+    assert run("audit", "prune", "--before", "2001-01-01", *where) == Ran(0, "No file is old enough as a whole.\n", "")
+    asyncio.run(_fill(site))
+    before = len(list((site.root / "audit").glob("*.log")))
+    ran = run("audit", "prune", "--before", "2200-01-01", *where)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"{before - 1} files are deleted; the log begins at record ")
+    assert run("audit", "verify", site.root).code == 0
+    with running(site) as found, found.client("reader") as client:
+        client.classify("forged", [(answered.root.parent / "1.png").read_bytes()])
+    assert run("audit", "verify", site.root).code == 0
+    assert records(site)[-1]["event"] == "stop"
+
+
+async def _fill(site: ForgedSite) -> None:
+    """So many records that some segments are full."""
+    settings = config.read(site.config, to_serve=False)
+    keys = wiring.key_provider(settings)
+    journal = Journal(settings.audit, wiring.log_key(keys), Origin.here(settings.digest, "0"), segment_bytes=1 << 16)
+    await asyncio.gather(*[journal.append(Entry("call", "answered")) for _ in range(600)])
+    journal.close()
