@@ -71,6 +71,11 @@ class SealedFiles:
                 file.flush()
                 os.fsync(file.fileno())
             path.unlink()
+            fd = os.open(self._directory, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
         except OSError:
             raise KeyUnavailable(f"The {purpose} cannot be erased.") from None
 

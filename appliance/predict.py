@@ -116,9 +116,9 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
             if not 1 <= rows <= desk.request_rows_max:
                 raise InvalidInput(f"A request has 1 to {desk.request_rows_max} rows.")
             with desk.admission.admit(caller.name, caller.allowance, rows):
-                held.enter_context(servable.in_use())
                 deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
                 servable.batcher.require_room(rows, deadline, request.priority)
+                held.enter_context(servable.in_use())
                 arrays, decode_s = await _decode(desk, entry, model, contents)
                 ran = await servable.batcher.submit(arrays, deadline, request.priority)
                 judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)

@@ -17,12 +17,12 @@ from appliance.access import OPERATOR, Access
 from appliance.acts import Acts, require_reason, utc_now
 from appliance.admission import Allowance
 from appliance.audit import stored
-from appliance.audit.checkpoint import LogKey
+from appliance.audit.checkpoint import LogKey, VerifierKey
 from appliance.audit.gap import Gap, put_aside
 from appliance.audit.gap import find as find_gap
 from appliance.audit.journal import Journal, Watcher, lock
 from appliance.audit.record import Origin, PseudonymKey
-from appliance.audit.verify import ACCEPT_GAP, PRUNE
+from appliance.audit.verify import ACCEPT_GAP, KEY_FILE, PRUNE
 from appliance.bundle.enrolment import RecipientKey
 from appliance.config import Config
 from appliance.engine.batcher import Batcher
@@ -115,7 +115,10 @@ async def accept_gap(config: Config, reason: str) -> tuple[Gap, Path]:
     require_reason(reason)
     held = lock(config.audit)
     try:
-        gap = find_gap(config.audit, log_key(key_provider(config)).verifier)
+        key = log_key(key_provider(config)).verifier
+        if VerifierKey.decode((config.audit / KEY_FILE).read_text()).encode() != key.encode():
+            raise ConfigError("the audit key is another than that of the log: put the right one back, the log may be whole")
+        gap = find_gap(config.audit, key)
         aside = put_aside(config.audit, gap, utc_now())
     finally:
         os.close(held)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from appliance.audit import segment
 from appliance.audit.checkpoint import Checkpoint, VerifierKey
+from appliance.audit.journal import sync_directory
 from appliance.audit.recovery import read_tree, require_signed
 from appliance.audit.segment import segment_paths
 from appliance.audit.tree import Tree, leaf_hash
@@ -47,8 +48,7 @@ def find(directory: Path, key: VerifierKey) -> Gap:
     tree = _before(paths, key)
     first = tree.size
     for place, path in enumerate(paths):
-        data = path.read_bytes()
-        end = 0
+        data, end = _readable(path), 0
         if int(path.stem) == tree.size:
             tree, end = _whole_part(data, tree, key)
         if not end or not segment.is_blank(data, end):
@@ -56,9 +56,17 @@ def find(directory: Path, key: VerifierKey) -> Gap:
     return Gap(first, tree.size, (), b"")  # what is missing is before it
 
 
+def _readable(path: Path) -> bytes:
+    """A segment's bytes; nothing, where the disk does not give them."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def _before(paths: list[Path], key: VerifierKey) -> Tree:
     """The tree of what was pruned or is missing, by the word of the first segment's head; none without such a word."""
-    head = list(islice(segment.frames(paths[0].read_bytes()), 2)) if paths else []
+    head = list(islice(segment.frames(_readable(paths[0])), 2)) if paths else []
     if [frame.kind for frame in head] != [segment.CHECKPOINT, segment.TREE]:
         return Tree()
     try:
@@ -70,25 +78,28 @@ def _before(paths: list[Path], key: VerifierKey) -> Tree:
 
 def put_aside(directory: Path, gap: Gap, now: datetime) -> Path:
     """Moves the damaged segments to a folder beside the others, and puts the whole part of the first in its place."""
-    aside = directory / f"set-aside-{now:%Y%m%dT%H%M%SZ}"
+    aside = directory / f"set-aside-{now:%Y%m%dT%H%M%S%fZ}"
     aside.mkdir(mode=0o700)
-    for path in gap.segments:
+    if not gap.segments:
+        return aside
+    place, *later = gap.segments
+    beside = place.with_name(f"{place.name}.new")
+    with beside.open("wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(gap.kept)
+        file.flush()
+        os.fsync(file.fileno())
+    # After each step the log is either damaged still, and this can be done again, or whole.
+    for path in reversed(later):
         path.rename(aside / path.name)
+    os.link(place, aside / place.name)
     if gap.kept:
-        place = gap.segments[0]
-        beside = place.with_name(f"{place.name}.new")
-        with beside.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(gap.kept)
-            file.flush()
-            os.fsync(file.fileno())
         beside.replace(place)
+    else:
+        place.unlink()
+        beside.unlink()
     for folder in (aside, directory):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(folder)
     return aside
 
 

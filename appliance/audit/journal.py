@@ -66,6 +66,7 @@ class _Group:
     head: "_Head | None"
     signed: Checkpoint
     started: float
+    stored: bool = False
     failed: Exception | None = None
 
 
@@ -178,12 +179,13 @@ class Journal:
         self._open = False
         self._groups.put(None)
         self._thread.join()
-        with suppress(RuntimeError):  # the loop is gone: so are those who waited
-            if self._group is not None:
-                self._settle(self._group)
-            while (group := self._prepare()) is not None:
+        group = self._group or self._prepare()
+        while group is not None:
+            if group.failed is None and not group.stored:
                 self._store(group)
+            with suppress(RuntimeError):  # the loop is gone: so are those who waited
                 self._settle(group)
+            group = self._prepare()
         self._release_spares()
         for fd in (self._fd, self._lock):
             with suppress(OSError):
@@ -243,10 +245,10 @@ class Journal:
             self._fail(group.waiting, group.failed)
             return
         self.position = group.signed
-        if self._watcher:
-            self._watcher.committed(len(group.receipts) - group.receipts.count(None), perf_counter() - group.started)
         _deliver(group.waiting, group.receipts)
         self._next()
+        if self._watcher:
+            self._watcher.committed(len(group.receipts) - group.receipts.count(None), perf_counter() - group.started)
 
     def _fail(self, group: list[_Waiting], error: Exception) -> None:
         """Ends the log: whatever went wrong, what is on the disk is no longer known, and nothing more may be written."""
@@ -272,6 +274,7 @@ class Journal:
             if group.block:
                 self._write(group.block)
                 self._sync(self._fd)
+            group.stored = True
         except Exception as error:
             group.failed = error
 
@@ -299,7 +302,7 @@ class Journal:
         self._write(head.frames)
         self._head_end = self._end
         os.fsync(fd)
-        _sync_directory(self.directory)
+        sync_directory(self.directory)
         with suppress(OSError):
             self._spares = [os.open("/dev/null", os.O_RDONLY) for _ in range(SPARE_FILES)]
 
@@ -381,7 +384,7 @@ def lock(directory: Path) -> int:
     return fd
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

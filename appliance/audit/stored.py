@@ -5,6 +5,7 @@ the segment that its record stands in, whose first frames say what came before (
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -52,22 +53,22 @@ def read(directory: Path, first: int = 0, stop: int | None = None) -> Iterator[S
     Raises:
         AuditLogError: there is no log, or it cannot be read this way; ``verify`` says what is wrong with it.
     """
-    try:
-        paths = segment_paths(directory)
-        earlier = [path for path in paths if int(path.stem) <= first]
-        for path in paths[max(0, len(earlier) - 1) :]:
-            for group in _groups(path):
-                if stop is not None and group.size >= stop:
-                    return
-                for index, data in enumerate(group.records, group.size):
-                    if index >= first and (stop is None or index < stop):
-                        yield Stored(index, data, group)
-    except OSError as error:
-        raise AuditLogError("The audit log cannot be read.") from error
-    except ValueError as error:
-        raise AuditLogError("The audit log is damaged.") from error
+    paths = segment_paths(directory)
     if not paths:
         raise AuditLogError("There is no audit log in this directory.")
+    earlier = [path for path in paths if int(path.stem) <= first]
+    reached: int | None = None
+    for path in paths[max(0, len(earlier) - 1) :]:
+        if reached is not None and int(path.stem) != reached:
+            raise _damaged()
+        for group in _groups(path, last=path == paths[-1]):
+            if stop is not None and group.size >= stop:
+                return
+            for index, data in enumerate(group.records, group.size):
+                if index >= first and (stop is None or index < stop):
+                    yield Stored(index, data, group)
+            reached = group.size + len(group.records)
+        reached = int(path.stem) if reached is None else reached
 
 
 def older_than(directory: Path, time: str) -> tuple[int, list[Path]]:
@@ -77,7 +78,7 @@ def older_than(directory: Path, time: str) -> tuple[int, list[Path]]:
     """
     paths, old = segment_paths(directory), list[Path]()
     for path, following in pairwise(paths):
-        newest = max((json.loads(one)["time"] for group in _groups(path) for one in group.records), default="")
+        newest = max((json.loads(one)["time"] for group in _groups(path, last=False) for one in group.records), default="")
         if newest >= time:
             return int(path.stem), old
         old.append(path)
@@ -86,27 +87,75 @@ def older_than(directory: Path, time: str) -> tuple[int, list[Path]]:
 
 
 def size(directory: Path) -> int:
-    """How many signed records there are. Raises as ``read``."""
+    """How many records there are, with those that were pruned. Raises as ``read``."""
     paths = segment_paths(directory)
-    newest = 0
-    for path in paths[-2:]:  # the last may have been begun and hold none yet
-        newest = max(newest, int(path.stem))
-        for group in _groups(path):
-            newest = group.size + len(group.records)
+    if not paths:
+        raise AuditLogError("There is no audit log in this directory.")
+    newest = int(paths[-1].stem)
+    for group in _groups(paths[-1], last=True):
+        newest = group.size + len(group.records)
     return newest
 
 
-def _groups(path: Path) -> Iterator[_Group]:
+def first(directory: Path) -> int:
+    """The index with which the log begins. Raises AuditLogError where there is none."""
+    for path in segment_paths(directory):
+        return int(path.stem)
+    raise AuditLogError("There is no audit log in this directory.")
+
+
+def sync(directory: Path) -> None:
+    """Makes what was read durable: its writer may not have got so far. Raises AuditLogError."""
+    for path in segment_paths(directory)[-2:]:
+        try:
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise AuditLogError("The audit log cannot be read.") from error
+
+
+def _groups(path: Path, *, last: bool) -> Iterator[_Group]:
+    """The groups of a segment. Of the ``last`` one the end may be torn. Raises AuditLogError."""
+    data = _whole(path, last)
     tree: Tree | None = None
     waiting: list[bytes] = []
-    for frame in segment.frames(path.read_bytes()):
-        if frame.kind == segment.RECORD:
-            waiting.append(frame.payload)
-        elif frame.kind == segment.TREE:
-            hashes = range(0, len(frame.payload), HASH_BYTES)
-            tree = Tree(int(path.stem), tuple(frame.payload[i : i + HASH_BYTES] for i in hashes))
-        elif tree is not None:
-            yield _Group(tree.size, tree.frontier, waiting, frame.payload)
-            for data in waiting:
-                tree.append(leaf_hash(data))
-            waiting = []
+    try:
+        for frame in segment.frames(data):
+            if frame.kind == segment.RECORD:
+                waiting.append(frame.payload)
+            elif frame.kind == segment.TREE:
+                hashes = range(0, len(frame.payload), HASH_BYTES)
+                tree = Tree(int(path.stem), tuple(frame.payload[i : i + HASH_BYTES] for i in hashes))
+            elif tree is not None:
+                yield _Group(tree.size, tree.frontier, waiting, frame.payload)
+                for one in waiting:
+                    tree.append(leaf_hash(one))
+                waiting = []
+    except ValueError as error:
+        raise _damaged() from error
+
+
+def _whole(path: Path, last: bool) -> bytes:
+    """A segment's bytes, without a hole; of the last one read again while it is being written."""
+    before = b""
+    while True:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise AuditLogError("The audit log cannot be read.") from error
+        end = max((frame.end for frame in segment.frames(data)), default=0)
+        origin = segment.read(data, 0)
+        name = origin.payload.partition(b"\n")[0].decode(errors="replace") if origin else ""
+        torn = any(segment.checkpoints_after(data, end, name)) if last else not segment.is_blank(data, end)
+        if not torn:
+            return data
+        if data == before:
+            raise _damaged()
+        before = data
+
+
+def _damaged() -> AuditLogError:
+    return AuditLogError("The audit log is damaged: `appliance audit verify` says where.")

@@ -1,8 +1,9 @@
 """Sends the log to a hospital's collector: syslog messages (RFC 5424) over TLS (RFC 5425), from a cursor on.
 
-The cursor is the index of the first record that is not known to have arrived, in a file. It moves when the receiver's
-machine has acknowledged every byte and has not refused us since: with TLS 1.3 a client learns that its certificate is
-refused only when it reads, long after its first records have left. So a failure loses nothing; some records may come twice.
+The cursor is the index of the first record that is not known to have arrived, and the leaf hash of the one before it, in a
+file: a log that was put back, or goes on behind a gap, is another one. It moves when the receiver's machine has
+acknowledged every byte and has not refused us since: with TLS 1.3 a client learns that its certificate is refused only
+when it reads, long after its first records have left. So a failure loses nothing; some records may come twice.
 
 A record is one message: facility "log audit", the event as MSGID, and the exact bytes of the record as its text. Once a
 minute, if anything is new, and at the end, a message ``checkpoint`` holds the log's newest signed checkpoint: what a
@@ -12,11 +13,13 @@ collector has of that, nobody on the appliance can take back.
 import fcntl
 import json
 import os
+import re
 import socket
 import ssl
 import struct
 import termios
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,12 +28,14 @@ from time import monotonic, sleep
 from appliance import canonical
 from appliance.audit import stored
 from appliance.audit.stored import Stored
+from appliance.audit.tree import leaf_hash
 from appliance.errors import ConfigError, FeedFailed
 
 FACILITY_LOG_AUDIT, NOTICE, INFORMATIONAL = 13, 5, 6
 PORTION_RECORDS = 500
 CONNECT_S_MAX, ARRIVE_S_MAX = 10.0, 30.0
-REFUSAL_S = 0.3  # so long a receiver has to refuse us after all has arrived
+REFUSAL_S = 0.3  # so long a receiver has to refuse us after our first records have arrived
+CLOSE_S_MAX = 1.0
 POLL_S, CHECKPOINT_S = 1.0, 60.0
 
 
@@ -57,25 +62,42 @@ class Receiver:
 
 
 class Cursor:
-    """The index of the next record to send, kept in a file."""
+    """The index of the next record to send, and the leaf hash of the one before it, in hex; kept in a file."""
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigError where the file holds something else."""
         self._path = path
         text = path.read_text() if path.exists() else "0\n"
-        if not (text.strip().isascii() and text.strip().isdigit()):
+        if (found := re.fullmatch(r"([0-9]{1,15})(?: ([0-9a-f]{64}))?\n?", text)) is None:
             raise ConfigError(f"{path.name} is no cursor: it should hold the index of a record")
-        self.next = int(text)
+        self.next, self.leaf = int(found[1]), found[2]
 
-    def move(self, index: int) -> None:
-        """Remembers it, whole or not at all."""
+    def move(self, last: Stored) -> None:
+        """Remembers the last record that has arrived, whole or not at all."""
+        self.next, self.leaf = last.index + 1, leaf_hash(last.data).hex()
         beside = self._path.with_name(f"{self._path.name}.new")
         with beside.open("w") as file:
-            file.write(f"{index}\n")
+            file.write(f"{self.next} {self.leaf}\n")
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self._path)
-        self.next = index
+
+    def last_of(self, directory: Path) -> Stored | None:
+        """The record before it, if that is still there.
+
+        Raises:
+            FeedFailed: the log is not the one that was sent, or records that were not sent are gone.
+        """
+        if self.next == 0:
+            return None
+        last = next(stored.read(directory, self.next - 1, self.next), None)
+        pruned = last is None and stored.first(directory) == self.next
+        if not pruned and (last is None or (self.leaf is not None and leaf_hash(last.data).hex() != self.leaf)):
+            raise FeedFailed(
+                "The log does not go on where the cursor stands: it was put back, goes on behind a gap, or was pruned "
+                "further. Give a cursor file that holds the index to go on with."
+            )
+        return last
 
 
 def send(directory: Path, receiver: Receiver, cursor: Cursor, *, follow: bool = False) -> None:
@@ -86,14 +108,14 @@ def send(directory: Path, receiver: Receiver, cursor: Cursor, *, follow: bool = 
         AuditLogError: the log cannot be read.
     """
     with _Connection(receiver) as connection:
-        newest: Stored | None = None
-        checkpoint_at = 0.0
+        newest, checkpoint_at = cursor.last_of(directory), 0.0
         while True:
             records = stored.read(directory, cursor.next)
             while portion := list(islice(records, PORTION_RECORDS)):
+                stored.sync(directory)  # what the appliance has written, and perhaps not yet made durable
                 connection.deliver(map(_message, portion))
                 newest = portion[-1]
-                cursor.move(newest.index + 1)
+                cursor.move(newest)
             if newest is not None and (not follow or monotonic() >= checkpoint_at):
                 connection.deliver([_checkpoint(newest)])
                 newest, checkpoint_at = None, monotonic() + CHECKPOINT_S
@@ -105,7 +127,7 @@ def send(directory: Path, receiver: Receiver, cursor: Cursor, *, follow: bool = 
 
 class _Connection:
     def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+        self._receiver, self._taken = receiver, False
 
     def __enter__(self) -> "_Connection":
         receiver = self._receiver
@@ -119,10 +141,13 @@ class _Connection:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        with suppress(OSError, ValueError):
+            self._socket.settimeout(CLOSE_S_MAX)
+            self._socket.unwrap()  # close_notify: RFC 5425, section 4.4
         self._socket.close()
 
     def deliver(self, messages: Iterable[bytes]) -> None:
-        """Returns when all has arrived and the receiver has had time to refuse us. Raises FeedFailed."""
+        """Returns when all has arrived and, the first time, the receiver has had time to refuse us. Raises FeedFailed."""
         try:
             self._socket.settimeout(ARRIVE_S_MAX)
             self._socket.sendall(b"".join(b"%d %s" % (len(message), message) for message in messages))
@@ -133,7 +158,8 @@ class _Connection:
                 self.require_open(0.01)
         except (ssl.SSLError, OSError) as error:
             raise FeedFailed("The receiver has gone, or refuses our certificate.") from error
-        self.require_open(REFUSAL_S)
+        self.require_open(0.01 if self._taken else REFUSAL_S)
+        self._taken = True
 
     def require_open(self, patience_s: float = 0.01) -> None:
         """Raises FeedFailed where the receiver has closed the connection, or refuses us."""

@@ -75,13 +75,20 @@ def _push(folder: Path, levels: list[list[bytes]], level: int, place: int, found
 
 
 def _put(file: Path, pieces: Iterable[bytes], *, anew: bool = False) -> None:
-    """Writes a file whole or not at all; one that is there has the same content, unless it is to be made anew."""
+    """Writes a file whole or not at all; one that is there must have the same content, unless it is to be made anew.
+
+    Raises:
+        AuditLogError: it has not.
+    """
+    content = b"".join(pieces)
     if file.exists() and not anew:
+        if file.read_bytes() != content:
+            raise AuditLogError("The folder holds tiles of another log, or of this one before a gap: give an empty one.")
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"{file.name}.new")
     with beside.open("wb") as opened:
-        opened.write(b"".join(pieces))
+        opened.write(content)
         opened.flush()
         os.fsync(opened.fileno())
     beside.replace(file)

@@ -144,7 +144,8 @@ class Batcher:
         self._on_batch, self._on_broken, self._loop = on_batch, on_broken, asyncio.get_running_loop()
         self._wake = threading.Condition()
         self._closed, self.broken, self.calls = False, False, 0
-        self._slots, self._gathering, self._gathered_at = slots(), False, 0.0  # the event loop's
+        self._slots = () if workers else slots()  # the event loop's
+        self._gathering, self._gathered_at = False, 0.0
         self.tally = Tally()
         self._threads = [
             threading.Thread(target=self._work, args=(slots(),), name=f"run-{name}-{i}", daemon=True) for i in range(workers)
@@ -226,20 +227,28 @@ class Batcher:
     # --- a worker's thread ---------------------------------------------------------------------------------------------
 
     def _work(self, slots: Rows) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICENESS)  # of this thread alone
+        with suppress(OSError):  # of this thread alone; never less than the process has
+            os.setpriority(
+                os.PRIO_PROCESS, threading.get_native_id(), max(WORKER_NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
+            )
         since = None
-        while (batch := self._next()) is not None:
-            since = self._run(batch, slots, since)
+        while True:
+            batch, waited = self._next()
+            if batch is None:
+                return
+            since = self._run(batch, slots, None if waited else since)
 
-    def _next(self) -> "list[Piece[_Job]] | None":
-        """The next batch, when there is one; None at the end."""
+    def _next(self) -> "tuple[list[Piece[_Job]] | None, bool]":
+        """The next batch, when there is one, and whether it had to be waited for; None at the end."""
+        waited = False
         with self._wake:
             while True:
                 if batch := self._take():
-                    return batch
+                    return batch, waited
                 if self._closed or self.broken:
-                    return None
+                    return None, waited
                 self._wake.wait()
+                waited = True
 
     # --- in either -----------------------------------------------------------------------------------------------------
 

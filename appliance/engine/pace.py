@@ -8,6 +8,7 @@ a little too short, and everybody's answer comes a little too late.
 from collections.abc import Mapping
 
 CORRECTION = 0.1  # the weight of the newest batch
+DOUBT = 0.02  # what a refusal on an idle machine takes off: else one bad moment could refuse everybody for ever
 
 
 def bucket(rows: int, rows_max: int) -> int:
@@ -39,6 +40,12 @@ class Pace:
     def observe_rest(self, seconds: float) -> None:
         """Corrects the expectation by an answer that leaves."""
         self.rest_s += CORRECTION * (seconds - self.rest_s)
+
+    def doubt(self) -> None:
+        """Hears that a request was refused for what is expected, though nothing was ahead of it."""
+        self.rest_s *= 1 - DOUBT
+        for size in self._seconds:
+            self._seconds[size] *= 1 - DOUBT
 
     def run_s(self, rows: int) -> float:
         """The expected seconds of one batch, of at most ``rows_max`` rows."""

@@ -94,6 +94,8 @@ class Queue(Generic[T]):
             ahead = self._running + (self._rows[Priority.STAT] if priority is Priority.STAT else self.rows)
             ready_s = self._pace.until_run_s(ahead + rows) + self._pace.rest_s
             if ready_s > deadline - now or (ahead and ready_s > WAIT_SHARE * (deadline - now)):
+                if not ahead:
+                    self._pace.doubt()
                 raise DeadlineUnreachable(
                     "The deadline cannot be met with what waits already; try again later.", max(RETRY_S_MIN, ready_s)
                 )

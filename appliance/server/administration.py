@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +12,14 @@ from google.protobuf.message_factory import GetMessageClass
 
 from appliance.access import Action, Caller
 from appliance.audit import stored
+from appliance.audit.record import new_request_id
 from appliance.canonical import format_time
 from appliance.errors import InvalidInput, Overloaded
 from appliance.predict import Call, Desk, act, inquire
 from appliance.registry import Registry
 from appliance.servables import Servable
 from appliance.server.identity import PeerOf
-from appliance.server.status import Context, answer, not_a_message, parser, serialize
+from appliance.server.status import Context, answer, not_a_message, parser, refusal, serialize
 from appliance.site import RESERVE_BYTES
 from appliance.v1 import administration_pb2 as pb
 
@@ -167,11 +168,14 @@ class Administration:
         first = max(0, stop - request.newest) if request.newest else request.first
         if request.limit:
             stop = min(stop, first + request.limit)
-        records = stored.read(journal.directory, first, stop)
-        while portion := await asyncio.to_thread(lambda: list(islice(records, PORTION_RECORDS))):
-            for found in portion:
-                receipt = found.receipt() if request.receipts else b""
-                yield pb.AuditRecord(index=found.index, record=found.data, receipt=receipt)
+        records = _audit_records(journal.directory, first, stop, request.receipts)
+        try:
+            while portion := await asyncio.to_thread(lambda: list(islice(records, PORTION_RECORDS))):
+                for record in portion:
+                    yield record
+        except Exception as error:
+            refused = refusal(error, new_request_id())
+            await context.abort(refused.status, refused.sentence, refused.trailers)
 
     def _parsed(
         self, name: str, method: Callable[[Any, Context], Awaitable[Any]]
@@ -221,6 +225,11 @@ class Administration:
                         raise Overloaded("There is no room for the bundle on the appliance's disk.")
                     await asyncio.to_thread(file.write, request.bundle)
         return grant
+
+
+def _audit_records(directory: Path, first: int, stop: int, receipts: bool) -> Iterator[pb.AuditRecord]:
+    for found in stored.read(directory, first, stop):
+        yield pb.AuditRecord(index=found.index, record=found.data, receipt=found.receipt() if receipts else b"")
 
 
 async def _next(requests: AsyncIterator[T | None]) -> T | None:

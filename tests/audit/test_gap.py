@@ -2,8 +2,10 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,39 @@ def test_every_place_of_a_flipped_bit_keeps_all_that_was_signed_before_it(tmp_pa
         found, _ = put_aside(folder)
         assert found.size == max((size for end, size in checkpoints if end <= place), default=0)
         assert len(found.segments) == 2
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_crash_while_it_is_put_aside_leaves_what_can_be_put_aside_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    made = logs.forged([2, 1], [1, 1], [2])
+    folder = made.write(tmp_path / "log")
+    path = folder / made.names[0]
+    data = bytearray(path.read_bytes())
+    data[logs.frames(bytes(data))[-2][1] + 12] ^= 1  # in the second group
+    path.write_bytes(data)
+    steps = iter(range(100))
+
+    def crashing(act: Any) -> Any:
+        def acting(*given: Any, **named: Any) -> Any:
+            if next(steps) == step:
+                raise KeyboardInterrupt
+            return act(*given, **named)
+
+        return acting
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "replace"):
+            patch.setattr(Path, name, crashing(getattr(Path, name)))
+        for name in ("fsync", "link"):
+            patch.setattr(gap.os, name, crashing(getattr(gap.os, name)))
+        with suppress(KeyboardInterrupt):
+            put_aside(folder)
+    with suppress(ConfigError):  # it was whole already
+        gap.put_aside(folder, gap.find(folder, VERIFIER), NOW.replace(year=2027))
+    assert verify(folder, VERIFIER).size == 2, "what was whole is there"
+    assert logs.payloads(folder) == [logs.small_record(i) for i in range(2)]
 
 
 @pytest.mark.parametrize("log", [v for v in VECTORS if v.values[0].expect == WHOLE])

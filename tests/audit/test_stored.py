@@ -57,6 +57,21 @@ def test_a_log_is_read_while_it_is_written(tmp_path: Path) -> None:
     assert [one.data for one in stored.read(folder)] == logs.payloads(folder)
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_hole_is_never_passed_over(tmp_path: Path, which: int) -> None:
+    log = logs.forged([2, 2], [2, 2], [2, 2])
+    folder = log.write(tmp_path / "log")
+    data = bytearray(log.segments[which])
+    data[logs.frames(bytes(data))[3][1] + 12] ^= 1
+    (folder / log.names[which]).write_bytes(data)
+    with pytest.raises(AuditLogError, match="damaged"):
+        list(stored.read(folder))
+    (folder / log.names[which]).unlink()
+    if which == 1:
+        with pytest.raises(AuditLogError, match="damaged"):
+            list(stored.read(folder))
+
+
 def test_a_folder_without_a_log_and_a_damaged_log_are_said_to_be_so(tmp_path: Path) -> None:
     with pytest.raises(AuditLogError, match="no audit log"):
         list(stored.read(tmp_path))

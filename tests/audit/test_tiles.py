@@ -56,6 +56,15 @@ def root_above(folder: Path, size: int) -> bytes:
     return tree.root()
 
 
+def test_tiles_of_another_log_are_not_mixed_with_these(tmp_path: Path) -> None:
+    tiles.write(logs.forged([300]).write(tmp_path / "one"), tmp_path / "tiles")
+    other = logs.forged([300], key=logs.OTHER_KEY).write(tmp_path / "other")
+    name = next(other.glob("*.log"))
+    name.write_bytes(name.read_bytes().replace(b'{"index":7,"v":1}', b'{"index":7,"v":2}'))
+    with pytest.raises(AuditLogError):
+        tiles.write(other, tmp_path / "tiles")
+
+
 def test_a_log_without_records_has_no_tiles(tmp_path: Path) -> None:
     folder = logs.forged([]).write(tmp_path / "log")
     with pytest.raises(AuditLogError, match="no record"):

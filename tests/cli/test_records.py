@@ -17,6 +17,7 @@ from appliance.audit.journal import Journal
 from appliance.audit.record import Entry, Origin
 from appliance.client import CallFailed
 from tests import forge
+from tests.audit import logs
 from tests.cli.running import Ran, run
 from tests.forge import Forge, ForgedSite
 from tests.running import records, running
@@ -156,6 +157,11 @@ def test_a_damaged_log_stops_the_appliance_until_its_gap_is_accepted(answered: F
     stopped = run("serve", "--config", site / "appliance.toml")
     assert (stopped.code, "damaged" in stopped.err) == (4, True)
     assert run("audit", "accept-gap", "--site", site, "--reason", "").code == 2
+    key = (site / "audit" / "log.vkey").read_text()
+    (site / "audit" / "log.vkey").write_text(logs.VERIFIER.encode())
+    ran = run("audit", "accept-gap", "--site", site, "--reason", "a key of another backup")
+    assert (ran.code, "put the right one back" in ran.err) == (2, True)
+    (site / "audit" / "log.vkey").write_text(key)
     assert path.read_bytes()[place : place + 1] == b"S", "nothing was touched for a reason that is none"
     ran = run("audit", "accept-gap", "--site", site, "--reason", "the disk had a bad sector")
     assert (ran.code, ran.err) == (0, "")

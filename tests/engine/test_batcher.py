@@ -288,6 +288,43 @@ async def _interleave(acts: list[tuple[str, int]], workers: int) -> None:
     assert (batcher.queue_rows, batcher.queue_bytes) == (0, 0)
 
 
+def test_time_in_which_nothing_waited_is_nobodys_running_time() -> None:
+    """Else a model that has been idle for an hour would seem to take an hour, and refuse whoever has less."""
+
+    async def run() -> None:
+        runner = PuppetRunner()
+        async with batching(runner) as batcher:
+            first = ask(batcher, 0)
+            await runner.gate.entered()
+            late = ask(batcher, 1, patience_s=5)
+            await turn()
+            put_forward(50)
+            runner.gate.open()
+            await first
+            with pytest.raises(DeadlinePassed):
+                await late
+            while batcher._threads[0].is_alive() and not batcher._wake._waiters:  # type: ignore[attr-defined]
+                await turn()
+            put_forward(3600)
+            assert is_own(await ask(batcher, 2), 2)
+            assert batcher._pace.run_s(1) < 60
+
+    asyncio.run(run())
+
+
+def test_a_process_that_is_nicer_already_runs_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(which: int, who: int, niceness: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(batcher_module.os, "setpriority", refused)
+
+    async def run() -> None:
+        async with batching(PuppetRunner(held=False)) as batcher:
+            assert is_own(await ask(batcher, 1), 1)
+
+    asyncio.run(run())
+
+
 def test_in_the_event_loop_a_batch_waits_for_calls_under_way_and_a_lone_one_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher_module, "COMPANY_S", 100.0)
 

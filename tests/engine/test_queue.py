@@ -195,6 +195,20 @@ def test_who_is_alone_may_spend_all_their_time() -> None:
     queue(pace=pace).admit(ticket(1, deadline=0.0151), 0)
 
 
+def test_one_bad_moment_does_not_refuse_an_idle_machine_for_ever() -> None:
+    pace = Pace({1: 0.01}, BATCH_ROWS_MAX, 1)
+    pace.rest_s = 5.0  # a disk that stood still
+    waiting, refused = queue(pace=pace), 0
+    while True:
+        try:
+            waiting.admit(ticket(1, deadline=2.0), 0)
+        except DeadlineUnreachable:
+            refused += 1
+            continue
+        break
+    assert 10 < refused < 100
+
+
 def test_what_is_running_counts_as_ahead_until_it_is_done() -> None:
     waiting = queue(pace=Pace({1: 0.01, 8: 0.08}, BATCH_ROWS_MAX, 1))
     waiting.admit(ticket(8), 0)
