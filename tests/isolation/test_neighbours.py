@@ -109,8 +109,9 @@ def test_every_valid_caller_among_thousands_gets_exactly_its_own_rows(tmp_path: 
 
 
 @pytest.mark.soak
-def test_every_valid_caller_among_a_hundred_thousand_rows_gets_exactly_its_own(tmp_path: Path) -> None:
-    tally = crowd(tmp_path / "log", 100_000, seed=3, workers=2)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_valid_caller_among_a_hundred_thousand_rows_gets_exactly_its_own(tmp_path: Path, workers: int) -> None:
+    tally = crowd(tmp_path / "log", 100_000, seed=3, workers=workers)
     print(tally)
     check_records(tmp_path / "log", tally)
     assert tally["rows"] >= 100_000
