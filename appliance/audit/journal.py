@@ -179,13 +179,12 @@ class Journal:
         self._open = False
         self._groups.put(None)
         self._thread.join()
-        group = self._group or self._prepare()
-        while group is not None:
+        while (group := self._group or self._prepare()) is not None:
+            self._group = group
             if group.failed is None and not group.stored:
                 self._store(group)
             with suppress(RuntimeError):  # the loop is gone: so are those who waited
                 self._settle(group)
-            group = self._prepare()
         self._release_spares()
         for fd in (self._fd, self._lock):
             with suppress(OSError):
@@ -195,6 +194,7 @@ class Journal:
         """Sends the next group on its way, unless one is."""
         self._soon = False
         if self._open and self._group is None and (group := self._prepare()) is not None:
+            self._group = group
             self._groups.put(group)
 
     def _prepare(self) -> _Group | None:
@@ -203,10 +203,10 @@ class Journal:
         if not taken:
             return None
         try:
-            self._group = self._encode_group(taken)
+            return self._encode_group(taken)
         except Exception as error:
             self._fail(taken, error)
-        return self._group
+            return None
 
     def _encode_group(self, taken: list[_Waiting]) -> _Group:
         """An entry that cannot be encoded has no receipt."""
@@ -226,14 +226,14 @@ class Journal:
         signed = Checkpoint(self._tree.size, self._tree.root())
         note = self._key.sign(signed, self._key_id)
         receipts: list[Receipt | None] = []
-        places = count(before.size)
+        places = zip(count(before.size), leaves, strict=False)  # the count has no end
         for waiting, data in zip(taken, encoded, strict=True):
             if data is None:
                 receipts.append(None)
                 continue
-            index = next(places)
+            index, leaf = next(places)
             made = proof.encode(index, before.path(index, leaves), note, data) if waiting.entry.wants_proof else b""
-            receipts.append(Receipt(index, leaves[index - before.size], made))
+            receipts.append(Receipt(index, leaf, made))
         return _Group(taken, receipts, block + segment.frame(segment.CHECKPOINT, note), head, signed, started)
 
     def _settle(self, group: _Group) -> None:
