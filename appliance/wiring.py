@@ -158,11 +158,14 @@ async def begin_epoch(config: Config, reason: str) -> int:
     Raises:
         ConfigError: the reason is none, or there are as many epochs as there may be.
     """
-    keys = key_provider(config)
-    epoch = newest_epoch(keys) + 1
-    if epoch > EPOCHS_MAX:
-        raise ConfigError(f"there are {EPOCHS_MAX} epochs already")
-    await _about_epoch(config, "epoch.begin", epoch, reason, lambda: keys.create(pseudonym_key(epoch)))
+    async with registry_at_rest(config) as registry:  # which holds the log: nobody else begins one meanwhile
+        keys = key_provider(config)
+        epoch = newest_epoch(keys) + 1
+        if epoch > EPOCHS_MAX:
+            raise ConfigError(f"there are {EPOCHS_MAX} epochs already")
+        async with registry.acts.act("epoch.begin", OPERATOR, reason=reason) as act:
+            act.entry.detail = (act.entry.detail or {}) | {"epoch": epoch}
+            act.then = partial(keys.create, pseudonym_key(epoch))
     return epoch
 
 
@@ -172,18 +175,15 @@ async def erase_epoch(config: Config, epoch: int, reason: str) -> None:
     Raises:
         ConfigError: the reason is none, the epoch is not over, or its key is not there.
     """
-    keys = key_provider(config)
-    if epoch >= newest_epoch(keys):
-        raise ConfigError(f"epoch {epoch} is not over: begin another first")
-    if not keys.has(pseudonym_key(epoch)):
-        raise ConfigError(f"the key of epoch {epoch} is not there")
-    await _about_epoch(config, "epoch.erase", epoch, reason, lambda: keys.erase(pseudonym_key(epoch)))
-
-
-async def _about_epoch(config: Config, event: str, epoch: int, reason: str, then: Callable[[], object]) -> None:
-    async with registry_at_rest(config) as registry, registry.acts.act(event, OPERATOR, reason=reason) as act:
-        act.entry.detail = (act.entry.detail or {}) | {"epoch": epoch}
-        act.then = then
+    async with registry_at_rest(config) as registry:
+        keys = key_provider(config)
+        if epoch >= newest_epoch(keys):
+            raise ConfigError(f"epoch {epoch} is not over: begin another first")
+        if not keys.has(pseudonym_key(epoch)):
+            raise ConfigError(f"the key of epoch {epoch} is not there")
+        async with registry.acts.act("epoch.erase", OPERATOR, reason=reason) as act:
+            act.entry.detail = (act.entry.detail or {}) | {"epoch": epoch}
+            act.then = partial(keys.erase, pseudonym_key(epoch))
 
 
 async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
