@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from appliance import durable
 from appliance.bundle import secret
 from appliance.errors import ConfigError, KeyUnavailable
 
@@ -71,11 +72,7 @@ class SealedFiles:
                 file.flush()
                 os.fsync(file.fileno())
             path.unlink()
-            fd = os.open(self._directory, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            durable.sync(self._directory)
         except OSError:
             raise KeyUnavailable(f"The {purpose} cannot be erased.") from None
 

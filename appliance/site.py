@@ -9,7 +9,6 @@
 """
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from appliance import state
+from appliance import durable, state
 from appliance.bundle import policy
 from appliance.bundle.container import HEAD_BYTES_MAX
 from appliance.bundle.manifest import MODEL_ID
@@ -105,14 +104,14 @@ class Site:
         """Moves a verified bundle out of ``incoming`` into its place."""
         installed = Installed(name, version, self._models / name / str(version))
         installed.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync(bundle)
+        durable.sync(bundle)
         bundle.replace(installed.bundle)
         self.renew(installed, grant)
         return installed
 
     def renew(self, installed: Installed, grant: bytes) -> None:
         """Puts a newer grant beside an installed bundle."""
-        _replace(installed.grant, grant)
+        durable.replace(installed.grant, grant)
 
     def remove(self, installed: Installed) -> None:
         """Deletes the files of a version."""
@@ -124,7 +123,7 @@ class Site:
         """Keeps a policy. The one before stays until ``drop_old_policies``: what the site remembers still names it."""
         path = self._policy_path(name, vendor)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(path, data)
+        durable.replace(path, data)
 
     def drop_old_policies(self, name: str, vendor: VendorState) -> None:
         """Deletes every policy of a vendor but the one it names; one that cannot be deleted does no harm."""
@@ -162,32 +161,13 @@ class Site:
             raise StateError("What this site remembers (state.json) is missing.") from None
 
     def remember(self, new: State, seed: bytes) -> None:
-        _replace(self._state, state.encode(new, seed))
+        durable.replace(self._state, state.encode(new, seed))
 
 
 @lru_cache(maxsize=8)
 def _decoded(data: bytes) -> Policy:
     """Kept, since one with thousands of bundles takes longer to decode than a call may wait."""
     return policy.decode(data)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, and durably."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync(path.parent)
 
 
 def repeated(name: str) -> str:

@@ -10,9 +10,9 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
+from appliance import durable
 from appliance.audit import segment
 from appliance.audit.checkpoint import Checkpoint, VerifierKey
-from appliance.audit.journal import sync_directory
 from appliance.audit.recovery import read_tree, require_signed
 from appliance.audit.segment import segment_paths
 from appliance.audit.tree import Tree, leaf_hash
@@ -84,11 +84,8 @@ def put_aside(directory: Path, gap: Gap, now: datetime) -> Path:
         return aside
     place, *later = gap.segments
     beside = place.with_name(f"{place.name}.new")
-    with beside.open("wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(gap.kept)
-        file.flush()
-        os.fsync(file.fileno())
+    beside.touch(0o600)
+    durable.write(beside, gap.kept)
     # After each step the log is either damaged still, and this can be done again, or whole.
     for path in reversed(later):
         path.rename(aside / path.name)
@@ -99,7 +96,7 @@ def put_aside(directory: Path, gap: Gap, now: datetime) -> Path:
         place.unlink()
         beside.unlink()
     for folder in (aside, directory):
-        sync_directory(folder)
+        durable.sync(folder)
     return aside
 
 

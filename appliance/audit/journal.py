@@ -22,6 +22,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Protocol
 
+from appliance import durable
 from appliance.audit import proof, record, segment
 from appliance.audit.checkpoint import NOTE_BYTES_MAX, Checkpoint, LogKey, VerifierKey
 from appliance.audit.record import Entry, Origin, Receipt
@@ -302,7 +303,7 @@ class Journal:
         self._write(head.frames)
         self._head_end = self._end
         os.fsync(fd)
-        sync_directory(self.directory)
+        durable.sync(self.directory)
         with suppress(OSError):
             self._spares = [os.open("/dev/null", os.O_RDONLY) for _ in range(SPARE_FILES)]
 
@@ -382,14 +383,6 @@ def lock(directory: Path) -> int:
         os.close(fd)
         raise AuditLogError("The audit log is in use: an appliance or another command is at work at this site.") from None
     return fd
-
-
-def sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unavailable() -> AuditUnavailable:

@@ -12,7 +12,6 @@ collector has of that, nobody on the appliance can take back.
 
 import fcntl
 import json
-import os
 import re
 import socket
 import ssl
@@ -25,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
 
-from appliance import canonical
+from appliance import canonical, durable
 from appliance.audit import stored
 from appliance.audit.stored import Stored
 from appliance.audit.tree import leaf_hash
@@ -75,12 +74,7 @@ class Cursor:
     def move(self, last: Stored) -> None:
         """Remembers the last record that has arrived, whole or not at all."""
         self.next, self.leaf = last.index + 1, leaf_hash(last.data).hex()
-        beside = self._path.with_name(f"{self._path.name}.new")
-        with beside.open("w") as file:
-            file.write(f"{self.next} {self.leaf}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
+        durable.replace(self._path, f"{self.next} {self.leaf}\n".encode())
 
     def last_of(self, directory: Path) -> Stored | None:
         """The record before it, if that is still there.

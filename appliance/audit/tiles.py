@@ -10,10 +10,10 @@
 A full tile never changes, so a later run writes what is new; the checkpoint comes last, when all that it covers is there.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from appliance import durable
 from appliance.audit import stored
 from appliance.audit.tree import Tree, leaf_hash
 from appliance.errors import AuditLogError
@@ -86,9 +86,4 @@ def _put(file: Path, pieces: Iterable[bytes], *, anew: bool = False) -> None:
             raise AuditLogError("The folder holds tiles of another log, or of this one before a gap: give an empty one.")
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.new")
-    with beside.open("wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    beside.replace(file)
+    durable.replace(file, content)
