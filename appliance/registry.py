@@ -260,12 +260,12 @@ class Registry:
         entry.model = {"id": name, "version": version}  # not before: what is not installed may be any text
         model = await asyncio.to_thread(lambda: load(_unseal(gate, installed, version_min, digest), self._hardware))
         entry.model["digest"] = model.digest
-        entry.detail = (entry.detail or {}) | {
-            "golden_margin_e6": round(model.golden_margin * E6),
-            "min_supported_version": model.manifest.model.min_supported_version,
-            "provider": model.session.provider,
-            "vendor": model.vendor,
-        }
+        entry.tell(
+            golden_margin_e6=round(model.golden_margin * E6),
+            min_supported_version=model.manifest.model.min_supported_version,
+            provider=model.session.provider,
+            vendor=model.vendor,
+        )
         return replace(model, load_s=perf_counter() - started)
 
     def _switch(self, model: LoadedModel) -> None:

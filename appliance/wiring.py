@@ -1,28 +1,21 @@
 """Puts the pieces together by hand: the only file that names every concrete class."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
-from datetime import datetime
-from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance import memory
-from appliance.access import OPERATOR, Access
-from appliance.acts import Acts, require_reason, utc_now
+from appliance.access import Access
+from appliance.acts import Acts, utc_now
 from appliance.admission import Allowance
-from appliance.audit import stored
-from appliance.audit.checkpoint import LogKey, VerifierKey
-from appliance.audit.gap import Gap, put_aside
-from appliance.audit.gap import find as find_gap
-from appliance.audit.journal import Journal, Watcher, lock
+from appliance.audit.checkpoint import LogKey
+from appliance.audit.journal import Journal, Watcher
 from appliance.audit.record import Origin, PseudonymKey
-from appliance.audit.verify import ACCEPT_GAP, KEY_FILE, PRUNE
 from appliance.bundle.enrolment import RecipientKey
 from appliance.config import Config
 from appliance.engine.batcher import Batcher
@@ -33,7 +26,6 @@ from appliance.errors import ConfigError, EngineFailed
 from appliance.keys import (
     APPLIANCE_SEED,
     AUDIT_KEY,
-    EPOCHS_MAX,
     KeyProvider,
     SealedFiles,
     newest_epoch,
@@ -103,87 +95,6 @@ async def registry_at_rest(config: Config, *, accepting: bool = False) -> AsyncI
         acts = Acts(site, seed, log, known)
         await acts.begin()
         yield Registry(acts, site, RecipientKey.of(seed), hardware(config), versions_max=config.engine.versions_max)
-
-
-async def accept_gap(config: Config, reason: str) -> tuple[Gap, Path]:
-    """Puts what is damaged of a stopped appliance's log aside, and goes on behind what is whole, on record.
-
-    Raises:
-        ConfigError: nothing is damaged, or the reason is none.
-        AuditLogError: an appliance or another command is at work.
-    """
-    require_reason(reason)
-    held = lock(config.audit)
-    try:
-        key = log_key(key_provider(config)).verifier
-        if VerifierKey.decode((config.audit / KEY_FILE).read_text()).encode() != key.encode():
-            raise ConfigError("the audit key is another than that of the log: put the right one back, the log may be whole")
-        gap = find_gap(config.audit, key)
-        aside = put_aside(config.audit, gap, utc_now())
-    finally:
-        os.close(held)
-    async with (
-        registry_at_rest(config, accepting=True) as registry,
-        registry.acts.act(ACCEPT_GAP, OPERATOR, reason=reason) as act,
-    ):
-        said = {"first": gap.first, "size": gap.size, "segments": len(gap.segments)}
-        act.entry.detail = (act.entry.detail or {}) | said
-    return gap, aside
-
-
-async def prune(config: Config, before: datetime, reason: str) -> tuple[int, int]:
-    """Deletes the segments whose records are all older, on record; the index of the first record that is left, and how many
-    segments went. Every receipt and every root stays valid.
-
-    Raises:
-        ConfigError: the reason is none.
-    """
-    first, old = stored.older_than(config.audit, before.strftime("%Y-%m-%dT%H:%M:%S"))
-    if not old:
-        return first, 0
-    async with registry_at_rest(config) as registry, registry.acts.act(PRUNE, OPERATOR, reason=reason) as act:
-        act.entry.detail = (act.entry.detail or {}) | {"first": first, "segments": len(old)}
-        act.then = partial(_delete, old)  # the oldest first: what a crash leaves is a log that begins earlier
-    return first, len(old)
-
-
-def _delete(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink()
-
-
-async def begin_epoch(config: Config, reason: str) -> int:
-    """Draws a new pseudonym key, which counts from the next start on, on record; the epoch that begins with it.
-
-    Raises:
-        ConfigError: the reason is none, or there are as many epochs as there may be.
-    """
-    async with registry_at_rest(config) as registry:  # which holds the log: nobody else begins one meanwhile
-        keys = key_provider(config)
-        epoch = newest_epoch(keys) + 1
-        if epoch > EPOCHS_MAX:
-            raise ConfigError(f"there are {EPOCHS_MAX} epochs already")
-        async with registry.acts.act("epoch.begin", OPERATOR, reason=reason) as act:
-            act.entry.detail = (act.entry.detail or {}) | {"epoch": epoch}
-            act.then = partial(keys.create, pseudonym_key(epoch))
-    return epoch
-
-
-async def erase_epoch(config: Config, epoch: int, reason: str) -> None:
-    """Erases the pseudonym key of an epoch that is over, on record: nobody can match its records to images any more.
-
-    Raises:
-        ConfigError: the reason is none, the epoch is not over, or its key is not there.
-    """
-    async with registry_at_rest(config) as registry:
-        keys = key_provider(config)
-        if epoch >= newest_epoch(keys):
-            raise ConfigError(f"epoch {epoch} is not over: begin another first")
-        if not keys.has(pseudonym_key(epoch)):
-            raise ConfigError(f"the key of epoch {epoch} is not there")
-        async with registry.acts.act("epoch.erase", OPERATOR, reason=reason) as act:
-            act.entry.detail = (act.entry.detail or {}) | {"epoch": epoch}
-            act.then = partial(keys.erase, pseudonym_key(epoch))
 
 
 async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:

@@ -25,6 +25,7 @@ from appliance import canonical, errors
 from appliance.audit.segment import PAYLOAD_BYTES_MAX
 
 PSEUDONYM_BYTES = 16
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # UTC; as text, times compare as they should
 _REFERENCE = re.compile(r"[A-Za-z0-9-]{1,64}")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _SHIFTS = range(125, -1, -5)
@@ -64,6 +65,10 @@ class Entry:
         """Takes the caller's reference, if it is one that cannot hold a name."""
         if _REFERENCE.fullmatch(reference):
             self.client_reference = reference
+
+    def tell(self, **detail: int | str) -> None:
+        """Says more of an act."""
+        self.detail = (self.detail or {}) | detail
 
     def blame(self, error: BaseException) -> None:
         """Takes the outcome from what was raised."""
@@ -111,7 +116,7 @@ def encode(entry: Entry, index: int, origin: Origin) -> bytes:
         | {
             "v": 1,
             "index": index,
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "time": datetime.now(UTC).strftime(TIME),
             "mono_us": time.monotonic_ns() // 1000,
             "boot": origin.boot,
             "config": origin.config,

@@ -1,6 +1,5 @@
 """``appliance audit``: the auditor's commands. Checking needs a copy of the log and a public key, and no appliance."""
 
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 
@@ -12,8 +11,8 @@ from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.segment import segment_paths
 from appliance.audit.verify import KEY_FILE, Verified
 from appliance.audit.verify import verify as verify_log
-from appliance.cli import echo_json, feed, records
-from appliance.cli.options import FILE, JSON, REASON, SITE, read_site
+from appliance.cli import echo_json, feed, records, upkeep
+from appliance.cli.options import FILE, JSON
 from appliance.errors import AuditLogError
 
 
@@ -22,7 +21,7 @@ def command() -> None:
     """Check the audit log, read it, and prove what it says."""
 
 
-for made in (*records.COMMANDS, feed.send):
+for made in (*records.COMMANDS, feed.send, *upkeep.COMMANDS):
     command.add_command(made)
 
 
@@ -52,68 +51,6 @@ def verify(directory: Path, key: Path | None, expect_size: int | None, expect_ro
                 echo_json({"verified": False, "origin": verifier.name, "reason": str(error)})
             raise
     _report(found, verifier, perf_counter() - started, as_json)
-
-
-@command.command("accept-gap")
-@SITE
-@REASON
-def accept_gap(site: Path, reason: str) -> None:
-    """Go on after damage: what is whole stays, what is not is put aside, and the log says so. The appliance is stopped."""
-    import asyncio
-
-    from appliance import wiring
-
-    gap, aside = asyncio.run(wiring.accept_gap(read_site(site), reason))
-    click.echo(f"The log begins at record {gap.first} and goes on with record {gap.size}; what is between is whole.")
-    click.echo(
-        f"{len(gap.segments)} damaged files are kept in {aside.name}. Whoever has noted a later size will see the gap."
-    )
-
-
-@command.command("prune")
-@click.option("--before", type=click.DateTime(["%Y-%m-%d"]), required=True, help="Delete what is older than this day, UTC.")
-@SITE
-@REASON
-def prune(before: datetime, site: Path, reason: str) -> None:
-    """Delete the files whose records are all older. What is left, and every receipt, stays provable.
-
-    The appliance is stopped. What was noted of the log earlier cannot be compared any more: note its size and root anew.
-    """
-    import asyncio
-
-    from appliance import wiring
-
-    first, count = asyncio.run(wiring.prune(read_site(site), before, reason))
-    click.echo(
-        f"{count} files are deleted; the log begins at record {first}." if count else "No file is old enough as a whole."
-    )
-
-
-@command.command("new-epoch")
-@SITE
-@REASON
-def new_epoch(site: Path, reason: str) -> None:
-    """Draw a new key for the pseudonyms of images, in use from the next start on. The appliance is stopped."""
-    import asyncio
-
-    from appliance import wiring
-
-    epoch = asyncio.run(wiring.begin_epoch(read_site(site), reason))
-    click.echo(f"Epoch {epoch} begins when the appliance starts.")
-
-
-@command.command("erase-epoch")
-@click.argument("epoch", type=click.IntRange(1))
-@SITE
-@REASON
-def erase_epoch(epoch: int, site: Path, reason: str) -> None:
-    """Erase the key of an EPOCH that is over: its records stay, with every proof, and nobody can match them to images."""
-    import asyncio
-
-    from appliance import wiring
-
-    asyncio.run(wiring.erase_epoch(read_site(site), epoch, reason))
-    click.echo(f"The key of epoch {epoch} is erased. Erase its backups too.")
 
 
 def _report(found: Verified, verifier: VerifierKey, seconds: float, as_json: bool) -> None:

@@ -19,7 +19,7 @@ import click
 from appliance.audit import fhir, proof, stored
 from appliance.audit import tiles as tile_files
 from appliance.audit.checkpoint import VerifierKey
-from appliance.audit.record import pseudonyms
+from appliance.audit.record import TIME, pseudonyms
 from appliance.audit.verify import KEY_FILE
 from appliance.cli import echo_json
 from appliance.cli.options import FILE, JSON, read_site
@@ -251,7 +251,7 @@ def _time(text: str | None) -> str | None:
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a time such as 2026-11-24 or 2026-11-24T08:30:00Z.") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.strftime(TIME)
 
 
 COMMANDS: tuple[click.Command, ...] = (tail, show, search, prove, receipt, tiles)
