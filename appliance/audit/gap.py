@@ -5,15 +5,15 @@ that it does not continue: that is what a gap is. The next record says how much 
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 
 from appliance import durable
 from appliance.audit import segment
 from appliance.audit.checkpoint import Checkpoint, VerifierKey
-from appliance.audit.recovery import read_tree, require_signed
+from appliance.audit.recovery import head_tree, read_tree, require_signed
 from appliance.audit.segment import segment_paths
 from appliance.audit.tree import Tree, leaf_hash
 from appliance.audit.verify import verify
@@ -66,14 +66,11 @@ def _readable(path: Path) -> bytes:
 
 def _before(paths: list[Path], key: VerifierKey) -> Tree:
     """The tree of what was pruned or is missing, by the word of the first segment's head; none without such a word."""
-    head = list(islice(segment.frames(_readable(paths[0])), 2)) if paths else []
-    if [frame.kind for frame in head] != [segment.CHECKPOINT, segment.TREE]:
-        return Tree()
-    try:
-        tree = read_tree(key.open(head[0].payload), head[1].payload)
-    except AuditLogError:
-        return Tree()
-    return tree if tree.size == int(paths[0].stem) else Tree()
+    with suppress(AuditLogError):
+        tree = head_tree(_readable(paths[0]), key) if paths else None
+        if tree is not None and tree.size == int(paths[0].stem):
+            return tree
+    return Tree()
 
 
 def put_aside(directory: Path, gap: Gap, now: datetime) -> Path:

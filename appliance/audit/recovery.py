@@ -6,6 +6,7 @@ there are no better: nobody has signed them, and whoever can write the disk coul
 """
 
 from dataclasses import dataclass
+from itertools import islice
 
 from appliance.audit import segment
 from appliance.audit.checkpoint import Checkpoint, VerifierKey
@@ -61,13 +62,29 @@ def resume(data: bytes, verifier: VerifierKey) -> Resumed | None:
 
 def read_tree(signed: Checkpoint, payload: bytes) -> Tree:
     """The tree of a segment's first two frames. Raises AuditLogError where they contradict each other."""
-    hashes = tuple(payload[i : i + HASH_BYTES] for i in range(0, len(payload), HASH_BYTES))
-    try:
-        tree = Tree(signed.size, hashes)
-    except ValueError:
-        raise AuditLogError("The audit log is damaged: a tree frame is not valid.") from None
+    tree = tree_of(signed.size, payload)
     require_signed(tree, signed)
     return tree
+
+
+def tree_of(size: int, payload: bytes) -> Tree:
+    """The tree of a tree frame. Raises AuditLogError where it has not the hashes of this size."""
+    try:
+        return Tree(size, tuple(payload[i : i + HASH_BYTES] for i in range(0, len(payload), HASH_BYTES)))
+    except ValueError:
+        raise AuditLogError("The audit log is damaged: a tree frame is not valid.") from None
+
+
+def head_tree(data: bytes, verifier: VerifierKey) -> Tree | None:
+    """The tree that a segment begins with, by the word of its first two frames; None where those are others.
+
+    Raises:
+        AuditLogError: they contradict each other, or are not signed.
+    """
+    head = list(islice(segment.frames(data), 2))
+    if [frame.kind for frame in head] != [segment.CHECKPOINT, segment.TREE]:
+        return None
+    return read_tree(verifier.open(head[0].payload), head[1].payload)
 
 
 def require_signed(tree: Tree, signed: Checkpoint) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 RECORD, CHECKPOINT, TREE = b"R", b"C", b"T"
 PAYLOAD_BYTES_MAX = 65_535
 HEADER_BYTES = 9
+READS_MAX = 10  # of a segment that is being written, until what is read is no write half done
 _HEADER = struct.Struct(">II")
 
 

@@ -8,12 +8,12 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from appliance.audit import proof, segment
-from appliance.audit.segment import segment_paths
-from appliance.audit.tree import HASH_BYTES, Tree, leaf_hash
+from appliance.audit.recovery import tree_of
+from appliance.audit.segment import READS_MAX, Frame, segment_paths
+from appliance.audit.tree import Tree, leaf_hash
 from appliance.errors import AuditLogError
 
 
@@ -53,9 +53,7 @@ def read(directory: Path, first: int = 0, stop: int | None = None) -> Iterator[S
     Raises:
         AuditLogError: there is no log, or it cannot be read this way; ``verify`` says what is wrong with it.
     """
-    paths = segment_paths(directory)
-    if not paths:
-        raise AuditLogError("There is no audit log in this directory.")
+    paths = _paths(directory)
     earlier = [path for path in paths if int(path.stem) <= first]
     reached: int | None = None
     for path in paths[max(0, len(earlier) - 1) :]:
@@ -76,32 +74,26 @@ def older_than(directory: Path, time: str) -> tuple[int, list[Path]]:
 
     The last segment is never among them. Raises as ``read``.
     """
-    paths, old = segment_paths(directory), list[Path]()
-    for path, following in pairwise(paths):
-        newest = max((json.loads(one)["time"] for group in _groups(path, last=False) for one in group.records), default="")
-        if newest >= time:
-            return int(path.stem), old
+    paths, old = _paths(directory), list[Path]()
+    for path in paths[:-1]:
+        if any(json.loads(one)["time"] >= time for group in _groups(path, last=False) for one in group.records):
+            break
         old.append(path)
-        last = int(following.stem)
-    return (last if old else 0), old
+    return int(paths[len(old)].stem), old
 
 
 def size(directory: Path) -> int:
     """How many records there are, with those that were pruned. Raises as ``read``."""
-    paths = segment_paths(directory)
-    if not paths:
-        raise AuditLogError("There is no audit log in this directory.")
-    newest = int(paths[-1].stem)
-    for group in _groups(paths[-1], last=True):
+    last = _paths(directory)[-1]
+    newest = int(last.stem)
+    for group in _groups(last, last=True):
         newest = group.size + len(group.records)
     return newest
 
 
 def first(directory: Path) -> int:
-    """The index with which the log begins. Raises AuditLogError where there is none."""
-    for path in segment_paths(directory):
-        return int(path.stem)
-    raise AuditLogError("There is no audit log in this directory.")
+    """The index with which the log begins. Raises as ``read``."""
+    return int(_paths(directory)[0].stem)
 
 
 def sync(directory: Path) -> None:
@@ -117,44 +109,47 @@ def sync(directory: Path) -> None:
             raise AuditLogError("The audit log cannot be read.") from error
 
 
+def _paths(directory: Path) -> list[Path]:
+    """The segments, of which there is at least one. Raises AuditLogError."""
+    if not (paths := segment_paths(directory)):
+        raise AuditLogError("There is no audit log in this directory.")
+    return paths
+
+
 def _groups(path: Path, *, last: bool) -> Iterator[_Group]:
     """The groups of a segment. Of the ``last`` one the end may be torn. Raises AuditLogError."""
-    data = _whole(path, last)
     tree: Tree | None = None
     waiting: list[bytes] = []
-    try:
-        for frame in segment.frames(data):
-            if frame.kind == segment.RECORD:
-                waiting.append(frame.payload)
-            elif frame.kind == segment.TREE:
-                hashes = range(0, len(frame.payload), HASH_BYTES)
-                tree = Tree(int(path.stem), tuple(frame.payload[i : i + HASH_BYTES] for i in hashes))
-            elif tree is not None:
-                yield _Group(tree.size, tree.frontier, waiting, frame.payload)
-                for one in waiting:
-                    tree.append(leaf_hash(one))
-                waiting = []
-    except ValueError as error:
-        raise _damaged() from error
+    for frame in _frames(path, last):
+        if frame.kind == segment.RECORD:
+            waiting.append(frame.payload)
+        elif frame.kind == segment.TREE:
+            tree = tree_of(int(path.stem), frame.payload)
+        elif tree is not None:
+            yield _Group(tree.size, tree.frontier, waiting, frame.payload)
+            for one in waiting:
+                tree.append(leaf_hash(one))
+            waiting = []
 
 
-def _whole(path: Path, last: bool) -> bytes:
-    """A segment's bytes, without a hole; of the last one read again while it is being written."""
+def _frames(path: Path, last: bool) -> list[Frame]:
+    """A segment's frames, without a hole; of the last one read again while it is being written. Raises AuditLogError."""
     before = b""
-    while True:
+    for _ in range(READS_MAX):
         try:
             data = path.read_bytes()
         except OSError as error:
             raise AuditLogError("The audit log cannot be read.") from error
-        end = max((frame.end for frame in segment.frames(data)), default=0)
-        origin = segment.read(data, 0)
-        name = origin.payload.partition(b"\n")[0].decode(errors="replace") if origin else ""
+        found = list(segment.frames(data))
+        end = found[-1].end if found else 0
+        name = found[0].payload.partition(b"\n")[0].decode(errors="replace") if found else ""
         torn = any(segment.checkpoints_after(data, end, name)) if last else not segment.is_blank(data, end)
         if not torn:
-            return data
+            return found
         if data == before:
-            raise _damaged()
+            break
         before = data
+    raise _damaged()
 
 
 def _damaged() -> AuditLogError:

@@ -1,6 +1,5 @@
 """The auditor's reader: everything that section 6 of the audit format asks, from a directory and a public key."""
 
-import itertools
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from typing import Any
 from appliance import canonical
 from appliance.audit import segment
 from appliance.audit.checkpoint import Checkpoint, VerifierKey
-from appliance.audit.recovery import read_tree, require_signed
-from appliance.audit.segment import segment_paths
+from appliance.audit.recovery import head_tree, read_tree, require_signed
+from appliance.audit.segment import READS_MAX, segment_paths
 from appliance.audit.tree import Tree, leaf_hash
 from appliance.errors import AuditLogError
 
 KEY_FILE = "log.vkey"
 PRUNE, ACCEPT_GAP = "audit.prune", "audit.accept-gap"  # the acts after which a log may begin later
-READS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +121,8 @@ class _Check:
 
     def begin(self, data: bytes) -> None:
         """Takes the tree that a segment begins with for granted: its checkpoint is signed."""
-        head = list(itertools.islice(segment.frames(data), 2))
-        if [frame.kind for frame in head] == [segment.CHECKPOINT, segment.TREE]:
-            self.tree = read_tree(self.key.open(head[0].payload), head[1].payload)
+        if (tree := head_tree(data, self.key)) is not None:
+            self.tree = tree
             self._meet()
 
     def segment(self, data: bytes, first_index: int, last: bool) -> None:

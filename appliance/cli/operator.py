@@ -10,11 +10,11 @@ from typing import Protocol, TypeVar
 
 from appliance import wiring
 from appliance.access import OPERATOR
-from appliance.audit import stored
 from appliance.canonical import format_time
 from appliance.client import Client
 from appliance.config import Config
 from appliance.registry import InstalledModel, Registry
+from appliance.server.administration import audit_records
 from appliance.site import Site
 from appliance.v1 import administration_pb2 as pb
 
@@ -100,14 +100,12 @@ class _AtRest:
         self, first: int = 0, *, limit: int = 0, newest: int = 0, receipts: bool = False
     ) -> Iterator[pb.AuditRecord]:
         async def put_on_record(registry: Registry) -> int:
-            stop = registry.acts.journal.position.size
+            size = registry.acts.journal.position.size
             async with registry.acts.act("audit.read", OPERATOR):
-                return stop
+                return size
 
-        stop = self._act(put_on_record)
-        first = max(0, stop - newest) if newest else first
-        for found in stored.read(self._settings.audit, first, min(stop, first + limit) if limit else stop):
-            yield pb.AuditRecord(index=found.index, record=found.data, receipt=found.receipt() if receipts else b"")
+        request = pb.ReadAuditRequest(first=first, limit=limit, newest=newest, receipts=receipts)
+        yield from audit_records(self._settings.audit, self._act(put_on_record), request)
 
     def _act(self, work: Callable[[Registry], Awaitable[T]], *, accepting: bool = False) -> T:
         async def do() -> T:

@@ -23,6 +23,7 @@ from appliance.audit.record import TIME, pseudonyms
 from appliance.audit.verify import KEY_FILE
 from appliance.cli import echo_json
 from appliance.cli.options import FILE, JSON, read_site
+from appliance.config import Config
 from appliance.errors import AuditLogError, ConfigError
 from appliance.keys import pseudonym_key
 
@@ -56,10 +57,10 @@ class Found:
 
 def records(directory: Path, first: int = 0, *, limit: int = 0, newest: int = 0, receipts: bool = False) -> Iterator[Found]:
     """Records of a site, or of a copy of a log. Raises AuditLogError, CallFailed."""
-    if (directory / "appliance.toml").exists():
+    if (site := _site(directory)) is not None:
         from appliance.cli.operator import operator  # a copy of a log needs no runtime
 
-        with operator(read_site(directory)) as acting:
+        with operator(site) as acting:
             for record in acting.read_audit(first, limit=limit, newest=newest, receipts=receipts):
                 yield Found(record.index, record.record, json.loads(record.record), record.receipt)
         return
@@ -71,10 +72,15 @@ def records(directory: Path, first: int = 0, *, limit: int = 0, newest: int = 0,
 
 def files_of(directory: Path) -> Path:
     """The folder of a log's files, of a copy or of a site; that somebody reads the latter is put on record."""
-    if (directory / "appliance.toml").exists():
-        next(records(directory, newest=1), None)
-        return read_site(directory).audit
-    return directory
+    if (site := _site(directory)) is None:
+        return directory
+    next(records(directory, newest=1), None)
+    return site.audit
+
+
+def _site(directory: Path) -> Config | None:
+    """The configuration of a site; None where the directory is a copy of a log."""
+    return read_site(directory) if (directory / "appliance.toml").exists() else None
 
 
 def one(directory: Path, index: int) -> Found:
@@ -89,7 +95,7 @@ def one(directory: Path, index: int) -> Found:
 @click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="How many records.")
 def tail(directory: Path, count: int) -> None:
     """Show the newest records. DIRECTORY is a site's, or a copy of a log; of a site, the reading is itself recorded."""
-    _print(records(directory, newest=count), "text")
+    _print(records(directory, newest=count), "text", directory)
 
 
 @click.command("show")
@@ -137,12 +143,7 @@ def search(
             and all(value is None or given[name] == value for name, value in wanted.items())
         )
 
-    if form == "fhir":
-        origin = _origin(directory)
-        for found in filter(fits, records(directory, first)):
-            click.echo(json.dumps(fhir.event(found.said, origin), ensure_ascii=False))
-        return
-    _print(filter(fits, records(directory, first)), form)
+    _print(filter(fits, records(directory, first)), form, directory)
 
 
 @click.command("prove")
@@ -189,16 +190,15 @@ def tiles(directory: Path, folder: Path) -> None:
 
 def _row_of(found: Found, directory: Path, content: bytes) -> int:
     """Which row of the record a file was. Raises AuditLogError where it was none."""
-    if not (directory / "appliance.toml").exists():
+    if (site := _site(directory)) is None:
         raise ConfigError("only the site itself can say which file was scored: its key is not in the log")
     from appliance import wiring
 
     given = found.said.get("input", {})
-    keys, purpose = wiring.key_provider(read_site(directory)), pseudonym_key(given.get("epoch", 1))
+    keys, purpose = wiring.key_provider(site), pseudonym_key(given.get("epoch", 1))
     if not keys.has(purpose):
         raise ConfigError(f"the {purpose} was erased: nobody can say any more which files were scored with it")
-    key = keys.get(purpose)
-    own = pseudonyms(key, [[content]])[0]
+    own = pseudonyms(keys.get(purpose), [[content]])[0]
     for row, known in enumerate(given.get("pseudonyms", ())):
         if hmac.compare_digest(own, known):
             return row
@@ -218,8 +218,12 @@ def _about(found: Found, row: int) -> str:
     )
 
 
-def _print(found: Iterator[Found], form: str) -> None:
+def _print(found: Iterator[Found], form: str, directory: Path) -> None:
     match form:
+        case "fhir":
+            origin = _origin(directory)
+            for record in found:
+                click.echo(json.dumps(fhir.event(record.said, origin), ensure_ascii=False))
         case "jsonl":
             for record in found:
                 click.echo(record.data.decode())
@@ -235,7 +239,7 @@ def _print(found: Iterator[Found], form: str) -> None:
 
 def _origin(directory: Path) -> str:
     """The log's name. Raises AuditLogError where its key is not with it."""
-    folder = read_site(directory).audit if (directory / "appliance.toml").exists() else directory
+    folder = directory if (site := _site(directory)) is None else site.audit
     try:
         return VerifierKey.decode((folder / KEY_FILE).read_text()).name
     except OSError:

@@ -164,11 +164,7 @@ class Administration:
             peer_of=self._peer_of,
         )
         journal = self._desk.journal
-        stop = journal.position.size
-        first = max(0, stop - request.newest) if request.newest else request.first
-        if request.limit:
-            stop = min(stop, first + request.limit)
-        records = _audit_records(journal.directory, first, stop, request.receipts)
+        records = audit_records(journal.directory, journal.position.size, request)
         try:
             while portion := await asyncio.to_thread(lambda: list(islice(records, PORTION_RECORDS))):
                 for record in portion:
@@ -227,9 +223,12 @@ class Administration:
         return grant
 
 
-def _audit_records(directory: Path, first: int, stop: int, receipts: bool) -> Iterator[pb.AuditRecord]:
+def audit_records(directory: Path, size: int, request: pb.ReadAuditRequest) -> Iterator[pb.AuditRecord]:
+    """What is asked for of a log of so many records. Raises AuditLogError."""
+    first = max(0, size - request.newest) if request.newest else request.first
+    stop = min(size, first + request.limit) if request.limit else size
     for found in stored.read(directory, first, stop):
-        yield pb.AuditRecord(index=found.index, record=found.data, receipt=found.receipt() if receipts else b"")
+        yield pb.AuditRecord(index=found.index, record=found.data, receipt=found.receipt() if request.receipts else b"")
 
 
 async def _next(requests: AsyncIterator[T | None]) -> T | None:
