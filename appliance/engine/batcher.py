@@ -145,7 +145,7 @@ class Batcher:
         self._wake = threading.Condition()
         self._closed, self.broken, self.calls = False, False, 0
         self._slots = () if workers else slots()  # the event loop's
-        self._gathering, self._gathered_at = False, 0.0
+        self._gathering, self._gather_until = False, 0.0
         self.tally = Tally()
         self._threads = [
             threading.Thread(target=self._work, args=(slots(),), name=f"run-{name}-{i}", daemon=True) for i in range(workers)
@@ -209,13 +209,13 @@ class Batcher:
     # --- in the event loop, where there is no worker -------------------------------------------------------------------
 
     def _gather_company(self) -> None:
-        self._gathering, self._gathered_at = True, self._clock() + COMPANY_S
+        self._gathering, self._gather_until = True, self._clock() + COMPANY_S
         self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         """Runs a batch; until then, comes back after each turn of the loop to see whether another call has joined it."""
         more = 0 < len(self._queue) < self.calls and self._queue.rows < len(self._slots[0])
-        if more and self._clock() < self._gathered_at:
+        if more and self._clock() < self._gather_until:
             self._loop.call_soon(self._turn)
             return
         self._gathering = False

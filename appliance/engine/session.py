@@ -77,8 +77,9 @@ def open_session(
     session = opened(max(1, hardware.threads // max(1, hardware.workers)))
     session.warm()
     if provider != _CUDA and not hardware.workers and session.measured.within(IN_LOOP_S_MAX) >= IN_LOOP_ROWS_MIN:
-        session = opened(1)
-        session.warm()
+        if hardware.threads > 1:
+            session = opened(1)
+            session.warm()
         session.workers, session.measured.batch_rows = 0, max(1, session.measured.within(IN_LOOP_S_MAX))
         return session
     if provider == _CUDA or hardware.workers or hardware.threads == 1 or workers_max == 1:

@@ -3,12 +3,12 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message_factory import GetMessageClass
 
 from appliance.access import Action, Caller
 from appliance.audit import stored
@@ -19,7 +19,7 @@ from appliance.predict import Call, Desk, act, inquire
 from appliance.registry import Registry
 from appliance.servables import Servable
 from appliance.server.identity import PeerOf
-from appliance.server.status import Context, answer, not_a_message, parser, refusal, serialize
+from appliance.server.status import Context, answer, handler_of, not_a_message, or_refused, refusal
 from appliance.site import RESERVE_BYTES
 from appliance.v1 import administration_pb2 as pb
 
@@ -47,17 +47,13 @@ class Administration:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service's methods. Bytes that are no message are refused on record, like any other call."""
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        for method in pb.DESCRIPTOR.services_by_name["Administration"].methods:
-            name, parse = method.name, parser(GetMessageClass(method.input_type))
-            answer = getattr(self, name)
-            if method.client_streaming:
-                handlers[name] = grpc.stream_unary_rpc_method_handler(answer, parse, serialize)
-            elif method.server_streaming:
-                handlers[name] = grpc.unary_stream_rpc_method_handler(answer, parse, serialize)
-            else:
-                handlers[name] = grpc.unary_unary_rpc_method_handler(self._parsed(name, answer), parse, serialize)
-        return grpc.method_handlers_generic_handler(_SERVICE.strip("/"), handlers)
+        streams = ("InstallModel", "ReadAudit")  # which see for themselves
+
+        def method(name: str) -> Callable[..., Any]:
+            known = getattr(self, name)
+            return known if name in streams else or_refused(known, partial(self._refuse, name))
+
+        return handler_of(pb.DESCRIPTOR.services_by_name["Administration"], method)
 
     async def ListModels(  # noqa: N802  the protocol's names
         self, request: pb.ListModelsRequest, context: Context
@@ -66,12 +62,7 @@ class Administration:
             active, shown = self._desk.servables.active, (s for s in self._desk.servables if caller.may_use(s.model.name))
             return pb.ListModelsResponse(models=[_model(servable, active) for servable in shown])
 
-        return await answer(
-            context,
-            f"{_SERVICE}ListModels",
-            lambda call: inquire(self._desk, call, Action.ADMINISTER, models),
-            peer_of=self._peer_of,
-        )
+        return await self._inquire(context, "ListModels", Action.ADMINISTER, models)
 
     async def InstallModel(  # noqa: N802
         self, requests: AsyncIterator[pb.InstallModelRequest | None], context: Context
@@ -157,12 +148,7 @@ class Administration:
             caller.authorise_every_model()
             return request or not_a_message()
 
-        request = await answer(
-            context,
-            f"{_SERVICE}ReadAudit",
-            lambda call: inquire(self._desk, call, Action.AUDIT, admitted),
-            peer_of=self._peer_of,
-        )
+        request = await self._inquire(context, "ReadAudit", Action.AUDIT, admitted)
         journal = self._desk.journal
         records = audit_records(journal.directory, journal.position.size, request)
         try:
@@ -173,20 +159,13 @@ class Administration:
             refused = refusal(error, new_request_id())
             await context.abort(refused.status, refused.sentence, refused.trailers)
 
-    def _parsed(
-        self, name: str, method: Callable[[Any, Context], Awaitable[Any]]
-    ) -> Callable[[Any, Context], Awaitable[Any]]:
-        async def answer_or_refuse(request: Any, context: Context) -> Any:
-            if request is not None:
-                return await method(request, context)
-            return await answer(
-                context,
-                _SERVICE + name,
-                lambda call: inquire(self._desk, call, Action.ADMINISTER, not_a_message),
-                peer_of=self._peer_of,
-            )
+    async def _refuse(self, name: str, context: Context) -> Any:
+        return await self._inquire(context, name, Action.ADMINISTER, not_a_message)
 
-        return answer_or_refuse
+    async def _inquire(self, context: Context, name: str, action: Action, work: Callable[[Caller], T]) -> T:
+        return await answer(
+            context, _SERVICE + name, lambda call: inquire(self._desk, call, action, work), peer_of=self._peer_of
+        )
 
     async def _act(self, context: Context, name: str, work: Callable[[Caller, Call], Awaitable[T]]) -> T:
         async def do(caller: Caller, call: Call) -> T:

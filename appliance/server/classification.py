@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import grpc
 
@@ -10,7 +11,7 @@ from appliance.engine.queue import Priority
 from appliance.model.decision import Decision
 from appliance.model.inputs import Encoded
 from appliance.predict import Call, Desk, Prediction, Request, predict
-from appliance.server.status import Context, answer, new_call, not_a_message, parser, refusal, serialize
+from appliance.server.status import Context, answer, handler_of, new_call, not_a_message, refusal
 from appliance.v1 import classification_pb2 as pb
 
 SERVICE = "/appliance.v1.Classification/"
@@ -28,14 +29,7 @@ class Classification:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service's methods, which are given None where a message is none."""
-        parse = parser(pb.ClassifyRequest)
-        return grpc.method_handlers_generic_handler(
-            SERVICE.strip("/"),
-            {
-                "Classify": grpc.unary_unary_rpc_method_handler(self.Classify, parse, serialize),
-                "ClassifyStream": grpc.stream_stream_rpc_method_handler(self.ClassifyStream, parse, serialize),
-            },
-        )
+        return handler_of(pb.DESCRIPTOR.services_by_name["Classification"], partial(getattr, self))
 
     async def Classify(  # noqa: N802  the protocol's name
         self, request: pb.ClassifyRequest | None, context: Context

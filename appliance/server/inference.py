@@ -7,12 +7,11 @@ outputs are ``probabilities`` and ``logits`` (FP32 ``[rows, classes]``), ``label
 """
 
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 import numpy as np
-from google.protobuf.message_factory import GetMessageClass
 
 from appliance.access import Action, Caller
 from appliance.engine.queue import Priority
@@ -23,11 +22,10 @@ from appliance.oip import open_inference_pb2 as pb
 from appliance.predict import Call, Desk, Prediction, Request, inquire, predict
 from appliance.servables import Servable
 from appliance.server import wire
-from appliance.server.status import Context, answer, not_a_message, parser, serialize
+from appliance.server.status import Context, Method, answer, handler_of, not_a_message, or_refused
 
 T = TypeVar("T")
 Metadata = pb.ModelMetadataResponse.TensorMetadata
-Method = Callable[[Any, Context], Awaitable[Any]]
 
 SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
@@ -55,20 +53,15 @@ class Inference:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Every method of the protocol; those that are not ours to give refuse, on record like any other call."""
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
-            name = method.name
-            if name == "ModelInfer":  # read and written without protobuf's copies
-                handlers[name] = grpc.unary_unary_rpc_method_handler(self.model_infer)
-            elif name == "ModelStreamInfer":
-                handlers[name] = grpc.stream_stream_rpc_method_handler(self._refuse_stream)
-            else:
-                handlers[name] = grpc.unary_unary_rpc_method_handler(
-                    self._parsed(name, getattr(self, name, None) or self._refuse(name)),
-                    request_deserializer=parser(GetMessageClass(method.input_type)),
-                    response_serializer=serialize,
-                )
-        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+        raw = {"ModelInfer": self.model_infer, "ModelStreamInfer": self._refuse_stream}  # without protobuf's copies
+
+        def method(name: str) -> Callable[..., Any]:
+            if name in raw:
+                return raw[name]
+            known = getattr(self, name, None) or self._refuse(name)
+            return or_refused(known, lambda context: self._inquire(context, name, not_a_message))
+
+        return handler_of(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], method, raw)
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         message, wrong = _read(data)
@@ -142,14 +135,6 @@ class Inference:
             return pb.RepositoryIndexResponse(models=models)
 
         return await self._inquire(context, "RepositoryIndex", index)
-
-    def _parsed(self, name: str, method: Method) -> Method:
-        async def answer_or_refuse(request: Any, context: Context) -> Any:
-            if request is None:
-                return await self._inquire(context, name, not_a_message)
-            return await method(request, context)
-
-        return answer_or_refuse
 
     def _shown(self, caller: Caller) -> Iterable[Servable]:
         return (servable for servable in self._desk.servables if caller.may_use(servable.model.name))

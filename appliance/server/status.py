@@ -1,15 +1,17 @@
-"""Where our errors meet gRPC: one table, and the one place that ends a call without an answer."""
+"""Where our services meet gRPC: how their methods are called, one table of errors, and where calls end without an answer."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
@@ -21,6 +23,7 @@ from appliance.server.identity import PeerOf, peer_of
 
 T = TypeVar("T")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Method: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 STATUS: dict[type[errors.RequestError], StatusCode] = {
     errors.InvalidInput: StatusCode.INVALID_ARGUMENT,
@@ -92,9 +95,23 @@ async def answer(
     raise AssertionError("abort does not return")
 
 
-def parser(kind: type[Message]) -> Callable[[bytes], Any]:
-    """Reads a message; None where the bytes are none. gRPC itself would answer that without anybody's knowing."""
+def handler_of(
+    service: ServiceDescriptor, methods: Callable[[str], Callable[..., Any]], raw: Collection[str] = ()
+) -> grpc.GenericRpcHandler:
+    """What a gRPC server is given of a service: each of its methods by its name. ``raw`` ones read and write bytes.
 
+    The others are given messages, and None where the bytes are none: gRPC would answer that without anybody's knowing.
+    """
+    made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in service.methods:
+        kinds = ("stream" if streaming else "unary" for streaming in (method.client_streaming, method.server_streaming))
+        make = getattr(grpc, "_".join([*kinds, "rpc_method_handler"]))
+        coders = () if method.name in raw else (_parser(GetMessageClass(method.input_type)), _serialize)
+        made[method.name] = make(methods(method.name), *coders)
+    return grpc.method_handlers_generic_handler(service.full_name, made)
+
+
+def _parser(kind: type[Message]) -> Callable[[bytes], Any]:
     def parse(data: bytes) -> Any:
         try:
             return kind.FromString(data)
@@ -104,9 +121,17 @@ def parser(kind: type[Message]) -> Callable[[bytes], Any]:
     return parse
 
 
-def serialize(message: Message) -> bytes:
-    """The bytes of an answer."""
+def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
+
+
+def or_refused(method: Method, refuse: Callable[[Context], Awaitable[Any]]) -> Method:
+    """A method of one request, which is never given None."""
+
+    async def answer_or_refuse(request: Any, context: Context) -> Any:
+        return await (refuse(context) if request is None else method(request, context))
+
+    return answer_or_refuse
 
 
 def not_a_message(*given: object) -> NoReturn:
