@@ -16,7 +16,7 @@ from appliance.audit import stored
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.gap import Gap, put_aside
 from appliance.audit.gap import find as gap_of
-from appliance.audit.journal import lock
+from appliance.audit.open_segment import lock
 from appliance.audit.record import TIME
 from appliance.audit.verify import ACCEPT_GAP, KEY_FILE, PRUNE
 from appliance.config import Config

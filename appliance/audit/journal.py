@@ -8,7 +8,6 @@ appliance.
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import threading
@@ -22,11 +21,10 @@ from time import perf_counter
 from types import TracebackType
 from typing import Protocol
 
-from appliance import durable
 from appliance.audit import proof, record, segment
 from appliance.audit.checkpoint import NOTE_BYTES_MAX, Checkpoint, LogKey, VerifierKey
+from appliance.audit.open_segment import Head, OpenSegment, lock
 from appliance.audit.record import Entry, Origin, Receipt
-from appliance.audit.recovery import resume
 from appliance.audit.segment import segment_paths
 from appliance.audit.tree import Tree, leaf_hash
 from appliance.errors import AuditLogError, AuditUnavailable
@@ -35,7 +33,6 @@ SEGMENT_BYTES = 16 << 20
 GROUP_RECORDS_MAX = 256
 # Under load many are refused at once. They are in no hurry, and each commit that they share is an answer for somebody else.
 UNHURRIED, UNHURRIED_S = frozenset({"shed", "expired"}), 0.02
-SPARE_FILES = 2  # a new segment, and its directory
 WAITING_RECORDS_MAX = 100_000
 
 log = logging.getLogger(__name__)
@@ -64,27 +61,11 @@ class _Group:
     waiting: list[_Waiting]
     receipts: list[Receipt | None]
     block: bytes
-    head: "_Head | None"
+    head: Head | None
     signed: Checkpoint
     started: float
     stored: bool = False
     failed: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What opens a segment: where the log stands."""
-
-    size: int
-    frames: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What recovery found after the last checkpoint and cut off: so many bytes, whole records among them."""
-
-    cut_records: int
-    cut_bytes: int
 
 
 class Journal:
@@ -110,11 +91,9 @@ class Journal:
             AuditLogError: it is in use, not ours, damaged, or cannot be written.
         """
         self._key, self._key_id, self._origin = key, key.verifier.id, origin
-        self.directory, self._segment_bytes = directory, segment_bytes
-        self._watcher, self._sync = watcher, sync
+        self.directory, self._watcher = directory, watcher
+        self._file = OpenSegment(directory, segment_bytes, sync)
         self.on_failure: Callable[[], None] = lambda: None
-        self._tree, self._fd, self._end, self._head_end = Tree(), -1, 0, 0
-        self._spares: list[int] = []
         self._waiting: list[_Waiting] = []
         self._group: _Group | None = None  # the one that is being stored
         self._soon = False  # whether the next one is made ready in this turn of the loop
@@ -123,7 +102,9 @@ class Journal:
         try:
             self._lock = lock(directory)
             try:
-                self.recovered = self._recover()
+                self._tree, self.recovered = self._file.recover(self._key.verifier)
+                if self._file.is_closed:
+                    self._file.start(self._head())
                 self.position = Checkpoint(self._tree.size, self._tree.root())
             except BaseException:
                 os.close(self._lock)
@@ -186,10 +167,9 @@ class Journal:
                 self._store(group)
             with suppress(RuntimeError):  # the loop is gone: so are those who waited
                 self._settle(group)
-        self._release_spares()
-        for fd in (self._fd, self._lock):
-            with suppress(OSError):
-                os.close(fd)
+        self._file.close()
+        with suppress(OSError):
+            os.close(self._lock)
 
     def _next(self) -> None:
         """Sends the next group on its way, unless one is."""
@@ -219,8 +199,7 @@ class Journal:
         if not records:
             return _Group(taken, [None] * len(taken), b"", None, self.position, started)
         block = b"".join([segment.frame(segment.RECORD, data) for data in records])
-        begins = self._end + len(block) + NOTE_BYTES_MAX > self._segment_bytes and self._end > self._head_end
-        head = self._head() if begins else None
+        head = None if self._file.has_room(len(block) + NOTE_BYTES_MAX) else self._head()
         before, leaves = Tree(self._tree.size, self._tree.frontier), [leaf_hash(data) for data in records]
         for leaf in leaves:
             self._tree.append(leaf)
@@ -271,10 +250,9 @@ class Journal:
         """One write, one sync. The order is the promise: nobody is answered before the last line."""
         try:
             if group.head is not None:
-                self._start_segment(group.head)
+                self._file.start(group.head)
             if group.block:
-                self._write(group.block)
-                self._sync(self._fd)
+                self._file.write(group.block)
             group.stored = True
         except Exception as error:
             group.failed = error
@@ -286,57 +264,9 @@ class Journal:
             log.exception("a record of %s cannot be written", entry.event)
             return None
 
-    def _head(self) -> _Head:
+    def _head(self) -> Head:
         note = self._key.sign(Checkpoint(self._tree.size, self._tree.root()), self._key_id)
-        tree = segment.frame(segment.TREE, b"".join(self._tree.frontier))
-        return _Head(self._tree.size, segment.frame(segment.CHECKPOINT, note) + tree)
-
-    def _start_segment(self, head: _Head) -> None:
-        """A new file, preallocated so that a full disk shows here and not in the middle of a group."""
-        self._release_spares()
-        path = self.directory / f"{head.size:020d}.log"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._end = fd, 0
-        os.posix_fallocate(fd, 0, self._segment_bytes)
-        self._write(head.frames)
-        self._head_end = self._end
-        os.fsync(fd)
-        durable.sync(self.directory)
-        with suppress(OSError):
-            self._spares = [os.open("/dev/null", os.O_RDONLY) for _ in range(SPARE_FILES)]
-
-    def _release_spares(self) -> None:
-        """Makes room for the files of a new segment, though strangers' connections have taken every other."""
-        for fd in self._spares:
-            os.close(fd)
-        self._spares = []
-
-    def _write(self, block: bytes) -> None:
-        if os.pwrite(self._fd, block, self._end) != len(block):
-            raise OSError("short write")  # never continued: what is on the disk is recovery's to find out
-        self._end += len(block)
-
-    def _recover(self) -> Recovered | None:
-        """Opens the last segment and cuts off what a crash left; makes the first one for a new log."""
-        cut = 0
-        for path in reversed(segment_paths(self.directory)):
-            data = path.read_bytes()
-            found = resume(data, self._key.verifier)
-            if found is None:  # a crash while this segment was made; the one before it is whole
-                cut += len(data.rstrip(b"\x00"))
-                path.unlink()
-                continue
-            cut += found.cut_bytes
-            self._tree, self._end, self._head_end = found.tree, found.end, found.head_end
-            self._fd = os.open(path, os.O_RDWR)
-            os.ftruncate(self._fd, self._end)
-            os.posix_fallocate(self._fd, 0, max(self._segment_bytes, self._end))
-            os.fsync(self._fd)
-            return Recovered(found.cut_records, cut) if cut else None
-        self._start_segment(self._head())
-        return Recovered(0, cut) if cut else None
+        return Head.of(self._tree, note)
 
 
 class _OnRecord:
@@ -372,17 +302,6 @@ class _OnRecord:
                 self._watcher.recorded(entry, perf_counter() - self._started)
         if meant is not None and meant is not error:
             raise meant from None
-
-
-def lock(directory: Path) -> int:
-    """A descriptor that holds the log for ourselves until it is closed. Raises AuditLogError where somebody else does."""
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise AuditLogError("The audit log is in use: an appliance or another command is at work at this site.") from None
-    return fd
 
 
 def _unavailable() -> AuditUnavailable:

@@ -8,7 +8,7 @@ import pytest
 
 from appliance.audit import segment
 from appliance.audit.checkpoint import Checkpoint
-from appliance.audit.journal import Recovered
+from appliance.audit.open_segment import Recovered
 from appliance.audit.record import Entry
 from appliance.audit.recovery import resume
 from appliance.audit.verify import verify
