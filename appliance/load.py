@@ -18,13 +18,12 @@ from dataclasses import dataclass
 
 from appliance import memory
 from appliance.bundle.grant import Terms
-from appliance.bundle.manifest import Manifest
-from appliance.bundle.opening import Opened
+from appliance.bundle.manifest import CARD_BYTES_MAX, Manifest
+from appliance.bundle.opening import Buffer, Opened
 from appliance.engine import graph
 from appliance.engine.session import Hardware, Session, open_session
-from appliance.errors import FailedGoldenCase, InvalidInput
-from appliance.model import inputs
-from appliance.model.confidence import Reference
+from appliance.errors import FailedGoldenCase, InvalidInput, MalformedBundle
+from appliance.model import inputs, unknown
 from appliance.model.decision import E6, Judge
 from appliance.model.golden import GoldenCases
 from appliance.model.inputs import Content
@@ -32,7 +31,7 @@ from appliance.model.inputs import Content
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that may serve. ``golden_margin`` is the largest |Δlogit| of its golden cases here.
+    """A model that may serve. ``card`` is its model card, in Markdown; ``golden_margin`` is the largest |Δlogit| of its golden cases here.
 
     ``load_s`` are the seconds from its file to here, as far as whoever loaded it has counted them.
     """
@@ -43,6 +42,7 @@ class LoadedModel:
     terms: Terms
     session: Session
     judge: Judge
+    card: str
     golden_margin: float
     load_s: float = 0.0
 
@@ -98,14 +98,14 @@ def load(opened: Opened, hardware: Hardware) -> LoadedModel:
             session = open_session(manifest, parts["graph"], weights, hardware, opened.terms.workers_max)
         finally:
             memory.wipe(weights)
-        judge = _judge(opened)
+        judge, card = _judge(opened), _card(parts["card"])
         margin = _replay(opened, session, judge)
     finally:
         for part in parts.values():
             memory.wipe(part)
     gc.collect()
     gc.freeze()  # what a model is made of lives as long as the process: the collector need not walk it at every request
-    return LoadedModel(manifest, opened.digest, opened.vendor, opened.terms, session, judge, margin)
+    return LoadedModel(manifest, opened.digest, opened.vendor, opened.terms, session, judge, card, margin)
 
 
 def _replay(opened: Opened, session: Session, judge: Judge) -> float:
@@ -124,6 +124,16 @@ def _replay(opened: Opened, session: Session, judge: Judge) -> float:
 
 
 def _judge(opened: Opened) -> Judge:
-    reference = opened.parts.get("reference")
-    classes = len(opened.manifest.labels)
-    return Judge(opened.manifest.decision, None if reference is None else Reference.decode(reference, classes))
+    rule, reference = opened.manifest.decision, opened.parts.get("reference")
+    if rule.unknown is None or reference is None:
+        return Judge(rule, None)
+    return Judge(rule, unknown.decode(rule.unknown.method, reference, len(opened.manifest.labels)))
+
+
+def _card(part: Buffer) -> str:
+    if len(part) > CARD_BYTES_MAX:
+        raise MalformedBundle(f"The model card has more than {CARD_BYTES_MAX} bytes.")
+    try:
+        return str(part, "utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedBundle("The model card is not UTF-8.") from error

@@ -19,6 +19,7 @@ from appliance.bundle import chunks, opening
 from appliance.bundle.manifest import Golden, Manifest, ModelId, OutputSpec, Provenance, RuntimeSpec
 from appliance.bundle.signature import SigningKey
 from appliance.canonical import format_time
+from appliance.model import unknown
 from appliance.model.decision import E6
 from export import calibrate, checkpoint, parity, recipe, report, select, validation
 from export.calibrate import Calibration
@@ -87,9 +88,9 @@ def build(
         )
         cases = select.golden(asked, images, session)
     with step("seal"):
-        plain = {"graph": graph, "weights": weights, "selftest": cases.encode()}
+        plain = {"graph": graph, "weights": weights, "selftest": cases.encode(), "card": b"# Model card\n"}
         if chosen.reference is not None:
-            plain["reference"] = chosen.reference.encode()
+            plain["reference"] = unknown.encode(chosen.reference)
         content_key = os.urandom(chunks.KEY_BYTES)
         made = _manifest(asked, session.has_embedding, chosen, proven, len(cases.cases))
         bundle = seal(made, plain, content_key, signers)
@@ -118,7 +119,7 @@ def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: P
         outputs=OutputSpec(LOGITS, EMBEDDING if has_embedding else None),
         labels=asked.labels,
         decision=chosen.rule,
-        runtime=RuntimeSpec(OPSET, versions["onnxruntime"], asked.providers, asked.rows_max),
+        runtime=RuntimeSpec(OPSET, versions["onnxruntime"], "fp32", asked.providers, asked.rows_max),
         golden=Golden(cases, round(asked.logit_tolerance * E6)),
         provenance=Provenance(checkpoint.digest(asked), versions, proven.figures()),
         parts=(),

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import DecisionRule, LabelSetRule, Unknown
-from appliance.model.confidence import Floats, Reference, probabilities
+from appliance.bundle.manifest import Accept, DecisionRule, Expected, LabelSetRule, Unknown
+from appliance.model.confidence import Floats, probabilities
 from appliance.model.decision import E6
+from appliance.model.unknown import Mahalanobis as Reference
 from export.errors import CalibrationError
 
 Labels = NDArray[np.int64]
@@ -83,12 +84,12 @@ def calibrate(
     if unknown:
         if embedding is None:
             raise CalibrationError("The module returns no embedding, so the recipe must say unknown=False.")
-        reference, reject_above_e6 = fit_reference(embedding, labels, logits.shape[1])
+        reference, reject_above_e6 = fit_reference(embedding, logits, labels, logits.shape[1])
         reject = Unknown("mahalanobis", reject_above_e6)
-        known = reference.distance(embedding) <= reject_above_e6 / E6
+        known = reference.distance(embedding, logits) <= reject_above_e6 / E6
     point = operating_point(confidence[known], right[known], error_max)
     return Calibration(
-        rule=DecisionRule(temperature_e6, point.accept_at_least_e6, reject, label_set(calibrated, labels, coverage)),
+        rule=DecisionRule(temperature_e6, Accept("max_probability", point.accept_at_least_e6), reject, label_set(calibrated, labels, coverage), Expected(len(labels), 0, 0)),
         reference=reference,
         accuracy=float(right.mean()),
         ece_before=expected_calibration_error(probabilities(logits, 1.0).max(axis=1), right),
@@ -108,7 +109,7 @@ def label_set(calibrated: NDArray[np.float64], labels: Labels, coverage: float) 
     rank = math.ceil((len(labels) + 1) * coverage - 1e-9)
     if rank > len(labels):
         return None
-    return LabelSetRule("lac", round(coverage * E6), math.floor(likely[rank - 1] * E6))
+    return LabelSetRule("lac", round(coverage * E6), (math.floor(likely[rank - 1] * E6),))
 
 
 def temperature(logits: Floats, labels: Labels) -> float:
@@ -211,7 +212,7 @@ def operating_point(confidence: Floats, right: NDArray[np.bool_], error_max: flo
     )
 
 
-def fit_reference(embedding: Floats, labels: Labels, classes: int) -> tuple[Reference, int]:
+def fit_reference(embedding: Floats, logits: Floats, labels: Labels, classes: int) -> tuple[Reference, int]:
     """Class means and a shared precision, and the distance (in millionths) over which an image is unknown.
 
     The even images of each label, in order, fit the reference; the odd ones give the distance.
@@ -236,7 +237,7 @@ def fit_reference(embedding: Floats, labels: Labels, classes: int) -> tuple[Refe
     precision = np.linalg.inv(covariance)
     precision = (precision + precision.T) / 2
     reference = Reference(means.astype(np.float32), precision.astype(np.float32))
-    distances = np.sort(reference.distance(embedding[~fitting]))
+    distances = np.sort(reference.distance(embedding[~fitting], logits[~fitting]))
     rank = min(len(distances), math.ceil(KNOWN_QUANTILE * (len(distances) + 1)))
     return reference, math.ceil(distances[rank - 1] * E6)
 

@@ -54,7 +54,7 @@ def report(
         "calibration": {
             "temperature": rule.temperature_e6 / E6,
             "expected_calibration_error": {"before": calibration.ece_before, "after": calibration.ece_after},
-            "accept_at_least": rule.accept_at_least_e6 / E6,
+            "accept_at_least": rule.accept.at_least_e6 / E6,
             "operating_point": asdict(point),
             "unknown": None if rule.unknown is None else asdict(rule.unknown),
             "label_set": None if rule.label_set is None else asdict(rule.label_set) | _coverage(judged, validation),

@@ -16,7 +16,7 @@ def golden(recipe: Recipe, validation: Validation, session: GraphSession) -> Gol
     """
     files = [validation.paths[i].read_bytes() for i in spread(validation.labels.tolist(), recipe.golden_cases)]
     logits = session.run(inputs.decode(recipe.input, files), 1).logits
-    return GoldenCases.of_images(files, logits)
+    return GoldenCases.of_encoded(files, logits)
 
 
 def spread(labels: list[int], cases: int) -> list[int]:

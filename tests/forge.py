@@ -31,7 +31,9 @@ from appliance.bundle import grant, opening, secret
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.grant import Terms
 from appliance.bundle.manifest import (
+    Accept,
     DecisionRule,
+    Expected,
     Golden,
     ImageSpec,
     InputSpec,
@@ -64,6 +66,10 @@ W: NDArray[np.float32] = (_random.standard_normal((SIDE * SIDE, CLASSES)) / 100)
 B: NDArray[np.float32] = _random.standard_normal(CLASSES).astype(np.float32)
 
 SPEC = InputSpec("image", "UINT8", (SIDE, SIDE, 1), ImageSpec("stretch", "full", 1_000_000, 1 << 20))
+
+
+RULE = DecisionRule(1_000_000, Accept("max_probability", 500_000), None, None, Expected(100, 5, 0))
+CARD = b"# A model for tests\n"
 
 
 def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -112,12 +118,12 @@ def model() -> onnx.ModelProto:
 def golden(shift: float = 0) -> GoldenCases:
     """Three cases; with a ``shift`` of their logits they are wrong."""
     images = [png(image(seed)) for seed in range(3)]
-    return GoldenCases.of_images(images, logits(inputs.decode(SPEC, images)) + np.float32(shift))
+    return GoldenCases.of_encoded(images, logits(inputs.decode(SPEC, images)) + np.float32(shift))
 
 
 def parts() -> dict[str, bytes]:
     """Plain content by role."""
-    return {"graph": model().SerializeToString(), "weights": W.tobytes(), "selftest": golden().encode()}
+    return {"graph": model().SerializeToString(), "weights": W.tobytes(), "selftest": golden().encode(), "card": CARD}
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -132,8 +138,8 @@ def manifest(**changes: Any) -> Manifest:
             inputs=(SPEC,),
             outputs=OutputSpec("logits", None),
             labels=tuple(Label(name, None) for name in ("one", "two", "three")),
-            decision=DecisionRule(1_000_000, 500_000, None),
-            runtime=RuntimeSpec(OPSET, "1.20.0", ("CPUExecutionProvider",), 16),
+            decision=RULE,
+            runtime=RuntimeSpec(OPSET, "1.20.0", "fp32", ("CPUExecutionProvider",), 16),
             golden=Golden(3, 1000),
             provenance=Provenance("ab" * 32, {"forge": "1"}, {"images": 3}),
             parts=(),
@@ -211,10 +217,10 @@ class Forge:
         options.add_external_initializers_from_files_in_memory(["weights"], [weights], [len(weights)])
         session = ort.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
         images = [png(image(seed)) for seed in range(3)]
-        golden = GoldenCases.of_images(images, session.run(["logits"], {"image": inputs.decode(SPEC, images)})[0])
+        golden = GoldenCases.of_encoded(images, session.run(["logits"], {"image": inputs.decode(SPEC, images)})[0])
         return self.bundle(
             manifest(model=ModelId("forged", number, 1), bundle_id=f"{number:032x}", golden=Golden(3, 1000)),
-            {"graph": graph, "weights": bytes(weights), "selftest": golden.encode()},
+            {"graph": graph, "weights": bytes(weights), "selftest": golden.encode(), "card": CARD},
         )
 
     def terms(self, bundle: bytes, **changes: Any) -> Terms:

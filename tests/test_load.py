@@ -139,7 +139,7 @@ def test_golden_logits_that_are_no_numbers_are_refused(by: float) -> None:
 def test_golden_case_that_is_no_image_is_refused_as_the_bundles_fault() -> None:
     """Not as a caller's bad input: nobody has called."""
     with pytest.raises(FailedGoldenCase, match="cannot be answered"):
-        load(selftest=GoldenCases.of_images((b"junk",) * 3, forge.golden().logits).encode())
+        load(selftest=GoldenCases.of_encoded((b"junk",) * 3, forge.golden().logits).encode())
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04junk", forge.golden().encode()[:-30]])

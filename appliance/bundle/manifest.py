@@ -7,6 +7,7 @@ here has the name that it has there, so writing is ``asdict`` and reading is the
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import prod
 
 from appliance import canonical
@@ -19,9 +20,14 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:x-appliance:manifest:v1"
 
 MODEL_ID = r"[a-z0-9-]{1,64}"
-ROLES = ("graph", "weights", "selftest", "reference")
+ROLES = ("graph", "weights", "selftest", "card", "reference")
+PRECISIONS = ("fp32", "fp16", "int8")
+SCORES = ("max_probability", "margin", "entropy", "top_two", "max_logit", "energy", "gen")
+UNKNOWN_METHODS = ("mahalanobis", "relative_mahalanobis", "vim", "nearest")
+LABEL_SETS = ("lac", "lac_by_class", "raps")
 RESIZES = ("stretch", "crop")
 DECODES = ("full", "draft")
+CASES = ("kept", "folded")
 # Bytes of one element, by the Open Inference Protocol's name of its type.
 DATATYPES = {
     **{"BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8},
@@ -36,6 +42,9 @@ PART_BYTES_MAX = 16 << 30
 CLASSES_MAX = 100_000
 ROWS_MAX = 1024
 SIDE_MAX = 4096  # pixels
+TOKENS_MAX = 65_536
+WORDS_MAX = 100_000
+CARD_BYTES_MAX = 1 << 20
 PIXELS_MAX = 89_478_485  # above this the decoder has a limit of its own
 
 _HEX = r"[0-9a-f]{64}"
@@ -71,14 +80,30 @@ class ImageSpec:
     bytes_max: int
 
 
+@dataclass(frozen=True)
+class TextSpec:
+    """How a text becomes numbers (section 4.1): ``words`` in the order of their numbers, from 2 on."""
+
+    case: str
+    bytes_max: int
+    words: tuple[str, ...]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words, 2)}
+
+
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One input of the graph: ``shape`` is that of a row. Pixels are uint8 ``[height, width, channels]``."""
+    """One input of the graph: ``shape`` is that of a row. Pixels are uint8 ``[height, width, channels]``; a text is int64
+    ``[1 + tokens]``: how many tokens it has, then their numbers, then zeros.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    image: ImageSpec | None
+    image: ImageSpec | None = None
+    text: TextSpec | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -106,8 +131,16 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """How sure an answer must be: the least value of a score, which is higher for surer answers."""
+
+    score: str
+    at_least_e6: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
-    """When an image is not of the kind the model was made for."""
+    """When an input is not of the kind the model was made for."""
 
     method: str
     reject_above_e6: int
@@ -115,25 +148,41 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class LabelSetRule:
-    """Which labels an answer does not rule out, so that the true one is among them at the rate of ``coverage_e6``."""
+    """Which labels an answer does not rule out, so that the true one is among them at the rate of ``coverage_e6``.
+
+    ``thresholds_e6`` holds one number, or one for each class; ``penalty_e6`` and ``free_ranks`` are for ``raps`` alone.
+    """
 
     method: str
     coverage_e6: int
-    include_at_least_e6: int
+    thresholds_e6: tuple[int, ...]
+    penalty_e6: int = 0
+    free_ranks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How often the rule abstained, and took an input for unknown, among ``cases`` of validation."""
+
+    cases: int
+    abstained: int
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
     temperature_e6: int
-    accept_at_least_e6: int
+    accept: Accept
     unknown: Unknown | None
-    label_set: LabelSetRule | None = None
+    label_set: LabelSetRule | None
+    expected: Expected
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSpec:
     opset: int
     onnxruntime_min: str
+    precision: str
     providers: tuple[str, ...]
     rows_max: int
 
@@ -272,13 +321,15 @@ def _model(fields: Fields) -> ModelId:
 
 
 def _input(fields: Fields) -> InputSpec:
-    fields.require("image")
-    image = fields.optional_table("image")
+    for key in ("image", "text"):
+        fields.require(key)
+    image, text = fields.optional_table("image"), fields.optional_table("text")
     spec = InputSpec(
         name=fields.text("name", pattern=_NAME),
         datatype=fields.choice("datatype", tuple(DATATYPES)),
         shape=tuple(fields.items("shape", int, 0, DIMENSIONS_MAX)),
         image=None if image is None else _image(image),
+        text=None if text is None else _text(text),
     )
     if not all(type(size) is int and size >= 1 for size in spec.shape) or spec.row_bytes > ROW_BYTES_MAX:
         fields.problem(f"{fields.name('shape')} has a size below 1, or is over {ROW_BYTES_MAX} bytes")
@@ -286,6 +337,10 @@ def _input(fields: Fields) -> InputSpec:
         spec.datatype != "UINT8" or len(spec.shape) != 3 or max(spec.shape) > SIDE_MAX or spec.shape[2] not in (1, 3)
     ):
         fields.problem(f"{fields.where} takes images, and is not UINT8 [height, width, 1 or 3]")
+    elif text is not None and (
+        image is not None or spec.datatype != "INT64" or len(spec.shape) != 1 or not 2 <= spec.shape[0] <= TOKENS_MAX + 1
+    ):
+        fields.problem(f"{fields.where} takes texts, and is not INT64 [1 + 1 to {TOKENS_MAX}]")
     fields.close()
     return spec
 
@@ -297,6 +352,18 @@ def _image(fields: Fields) -> ImageSpec:
         pixels_max=fields.integer("pixels_max", 1, PIXELS_MAX),
         bytes_max=fields.integer("bytes_max", 1, 1 << 30),
     )
+    fields.close()
+    return spec
+
+
+def _text(fields: Fields) -> TextSpec:
+    spec = TextSpec(
+        case=fields.choice("case", CASES),
+        bytes_max=fields.integer("bytes_max", 1, 1 << 20),
+        words=tuple(fields.items("words", str, 1, WORDS_MAX)),
+    )
+    if len(set(spec.words)) != len(spec.words) or not all(1 <= len(word) <= 200 for word in spec.words):
+        fields.problem(f"{fields.name('words')} has a word twice, or one that has not 1 to 200 characters")
     fields.close()
     return spec
 
@@ -322,31 +389,55 @@ def _label(fields: Fields) -> Label:
 def _decision(fields: Fields) -> DecisionRule:
     for key in ("unknown", "label_set"):
         fields.require(key)
+    accept, expected = fields.table("accept"), fields.table("expected")
     unknown, label_set = fields.optional_table("unknown"), fields.optional_table("label_set")
     rule = DecisionRule(
         temperature_e6=fields.integer("temperature_e6", 1_000, 1_000_000_000),
-        accept_at_least_e6=fields.integer("accept_at_least_e6", 0, 1_000_001),
+        accept=Accept(accept.choice("score", SCORES), accept.integer("at_least_e6", -(10**12), 10**12)),
         unknown=None
         if unknown is None
-        else Unknown(unknown.choice("method", ("mahalanobis",)), unknown.integer("reject_above_e6", 0, 10**15)),
-        label_set=None
-        if label_set is None
-        else LabelSetRule(
-            label_set.choice("method", ("lac",)),
-            label_set.integer("coverage_e6", 500_000, 999_999),
-            label_set.integer("include_at_least_e6", 0, 1_000_000),
-        ),
+        else Unknown(unknown.choice("method", UNKNOWN_METHODS), unknown.integer("reject_above_e6", -(10**15), 10**15)),
+        label_set=None if label_set is None else _label_set(label_set),
+        expected=_expected(expected),
     )
-    for read in (unknown, label_set, fields):
+    for read in (accept, unknown, fields):
         if read is not None:
             read.close()
     return rule
+
+
+def _label_set(fields: Fields) -> LabelSetRule:
+    rule = LabelSetRule(
+        method=fields.choice("method", LABEL_SETS),
+        coverage_e6=fields.integer("coverage_e6", 500_000, 999_999),
+        thresholds_e6=tuple(fields.items("thresholds_e6", int, 1, CLASSES_MAX)),
+        penalty_e6=fields.integer("penalty_e6", 0, 1_000_000),
+        free_ranks=fields.integer("free_ranks", 0, CLASSES_MAX),
+    )
+    if not all(type(value) is int and 0 <= value <= 10**12 for value in rule.thresholds_e6):
+        fields.problem(f"{fields.name('thresholds_e6')} holds something that is not a whole number from 0 to {10**12}")
+    if rule.method != "raps" and (rule.penalty_e6, rule.free_ranks) != (0, 0):
+        fields.problem(f"{fields.where} has what only raps has")
+    fields.close()
+    return rule
+
+
+def _expected(fields: Fields) -> Expected:
+    cases = fields.integer("cases", 1, 2**31 - 1)
+    expected = Expected(
+        cases=cases, abstained=fields.integer("abstained", 0, max(1, cases)), unknown=fields.integer("unknown", 0, max(1, cases))
+    )
+    if expected.abstained + expected.unknown > expected.cases:
+        fields.problem(f"{fields.where} counts more than its cases")
+    fields.close()
+    return expected
 
 
 def _runtime(fields: Fields) -> RuntimeSpec:
     spec = RuntimeSpec(
         opset=fields.integer("opset", 18, 99),
         onnxruntime_min=fields.text("onnxruntime_min", pattern=r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}"),
+        precision=fields.choice("precision", PRECISIONS),
         providers=tuple(fields.items("providers", str, 1, 8)),
         rows_max=fields.integer("rows_max", 1, ROWS_MAX),
     )
@@ -375,7 +466,7 @@ def _check_together(manifest: Manifest, fields: Fields) -> None:
     """Rules that concern several fields at once."""
     roles = [part.role for part in manifest.parts]
     wants_reference = manifest.decision.unknown is not None
-    if sorted(roles) != sorted([*ROLES[:3], *(["reference"] if wants_reference else [])]):
+    if sorted(roles) != sorted([*ROLES[:4], *(["reference"] if wants_reference else [])]):
         fields.problem("the parts are not one of each role that the manifest needs")
     if len({part.name for part in manifest.parts}) != len(manifest.parts):
         fields.problem("two parts have one name")
@@ -387,5 +478,8 @@ def _check_together(manifest: Manifest, fields: Fields) -> None:
         fields.problem("two inputs have one name")
     if sum(spec.image is not None for spec in manifest.inputs) > 1:
         fields.problem("two inputs take images")
+    label_set = manifest.decision.label_set
+    if label_set and len(label_set.thresholds_e6) != (len(manifest.labels) if label_set.method == "lac_by_class" else 1):
+        fields.problem("the label set has not as many thresholds as its method needs")
     if len({label.name for label in manifest.labels}) != len(manifest.labels):
         fields.problem("two labels have one name")

@@ -1,7 +1,7 @@
 """The decision: an answer, an honest "I don't know", or "this isn't the kind of image I was made for".
 
 Two different questions, in this order. *Is it of the kind I know?* is a distance in the space of embeddings. *Am I sure?*
-is the calibrated probability of the best class. A sure answer to the wrong kind of image is still the wrong kind.
+is a score of the calibrated probabilities. A sure answer to the wrong kind of image is still the wrong kind.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import DecisionRule
+from appliance.bundle.manifest import DecisionRule, LabelSetRule
 from appliance.errors import InferenceFailed
-from appliance.model.confidence import Floats, Reference, probabilities
+from appliance.model.confidence import Floats, certainty, probabilities
+from appliance.model.unknown import Detector
 
 E6 = 1_000_000
 
@@ -35,12 +36,14 @@ _LETTERS = {Decision.ACCEPT: "A", Decision.ABSTAIN: "B", Decision.OUT_OF_DISTRIB
 class Judgement:
     """What a batch of N outputs means. ``distance`` is None for a model without a reference.
 
+    ``certainty``, float64 ``[N]``, is the score that the rule goes by, higher for surer answers.
     ``label_sets``, bool ``[N, classes]``, are the labels that are not ruled out; None for a model without a rule for them.
     """
 
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float64]
     top: NDArray[np.int64]
+    certainty: NDArray[np.float64]
     distance: NDArray[np.float64] | None
     decisions: tuple[Decision, ...]
     label_sets: NDArray[np.bool_] | None
@@ -53,10 +56,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A signed rule, and the reference it needs."""
+    """A rule, and the reference it needs."""
 
     rule: DecisionRule
-    reference: Reference | None
+    detector: Detector | None
 
     def judge(self, logits: NDArray[np.float32], embedding: Floats | None) -> Judgement:
         """Decides for each row of logits, float32 ``[N, classes]``, and its embedding, ``[N, width]``.
@@ -66,24 +69,44 @@ class Judge:
         """
         if not np.isfinite(logits).all():
             raise InferenceFailed("The model's output is not a number.")
-        calibrated = probabilities(logits, self.rule.temperature_e6 / E6)
-        top, distance = calibrated.argmax(axis=1), None
-        sure = (calibrated[np.arange(len(top)), top] >= self.rule.accept_at_least_e6 / E6).tolist()
-        unknown = [False] * len(sure)
-        if self.rule.unknown is not None and self.reference is not None and embedding is not None:
-            distance = self.reference.distance(embedding)
+        rule, temperature = self.rule, self.rule.temperature_e6 / E6
+        calibrated = probabilities(logits, temperature)
+        sureness = certainty(rule.accept.score, logits, calibrated, temperature)
+        sure = (sureness >= rule.accept.at_least_e6 / E6).tolist()
+        unknown, distance = [False] * len(sure), None
+        if rule.unknown is not None and self.detector is not None and embedding is not None:
+            distance = self.detector.distance(embedding, logits)
             # Written so that a NaN, of an embedding that overflowed, counts as unknown.
-            unknown = (~(distance <= self.rule.unknown.reject_above_e6 / E6)).tolist()
+            unknown = (~(distance <= rule.unknown.reject_above_e6 / E6)).tolist()
         decisions = tuple(
             Decision.OUT_OF_DISTRIBUTION if u else Decision.ACCEPT if s else Decision.ABSTAIN
             for u, s in zip(unknown, sure, strict=True)
         )
-        return Judgement(logits, calibrated, top, distance, decisions, self._label_sets(calibrated, top))
+        sets = None if rule.label_set is None else label_sets(rule.label_set, calibrated)
+        return Judgement(logits, calibrated, calibrated.argmax(axis=1), sureness, distance, decisions, sets)
 
-    def _label_sets(self, calibrated: NDArray[np.float64], top: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """Least ambiguous sets (Sadinle et al. 2019): every label that is likely enough, and the top one in any case."""
-        if self.rule.label_set is None:
-            return None
-        sets = calibrated >= self.rule.label_set.include_at_least_e6 / E6
-        sets[np.arange(len(top)), top] = True
-        return sets
+
+def label_sets(rule: LabelSetRule, calibrated: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The labels that are not ruled out, bool ``[N, classes]``: each whose score is within its threshold, and the top one."""
+    thresholds = np.array(rule.thresholds_e6) / E6
+    if rule.method == "raps":
+        sets = cumulated(calibrated, rule.penalty_e6 / E6, rule.free_ranks) <= thresholds
+    else:  # least ambiguous sets, over all classes or class by class (Sadinle et al. 2019)
+        sets = calibrated >= thresholds
+    sets[np.arange(len(sets)), calibrated.argmax(axis=1)] = True
+    return np.asarray(sets)
+
+
+def cumulated(calibrated: NDArray[np.float64], penalty: float, free_ranks: int) -> NDArray[np.float64]:
+    """How much probability goes before each label, float64 ``[N, classes]``, and a penalty for each rank past the free ones.
+
+    The score of regularised adaptive sets (Angelopoulos et al. 2021, section 2), without the label's own probability: with
+    it and without chance, sets hold several labels too many.
+    """
+    order = np.argsort(-calibrated, axis=1, kind="stable")
+    ranked = np.take_along_axis(calibrated, order, axis=1)
+    before = np.cumsum(ranked, axis=1) - ranked
+    before += penalty * np.maximum(0, np.arange(1, ranked.shape[1] + 1) - free_ranks)
+    found = np.empty_like(before)
+    np.put_along_axis(found, order, before, axis=1)
+    return found

@@ -22,9 +22,9 @@ class GoldenCases:
     logits: NDArray[np.float32]
 
     @classmethod
-    def of_images(cls, images: Sequence[bytes], logits: NDArray[np.float32]) -> "GoldenCases":
-        """The cases of a model whose one input takes images."""
-        return cls(tuple((Encoded((image,)),) for image in images), logits)
+    def of_encoded(cls, elements: Sequence[bytes], logits: NDArray[np.float32]) -> "GoldenCases":
+        """The cases of a model whose one input takes images, or texts."""
+        return cls(tuple((Encoded((element,)),) for element in elements), logits)
 
     def check(self, case: int, logits: NDArray[np.float32], tolerance: float) -> float:
         """The largest |Δlogit| of one case's replay, logits float32 ``[classes]``.
@@ -45,7 +45,7 @@ class GoldenCases:
         for i, case in enumerate(self.cases):
             for j, content in enumerate(case):
                 if isinstance(content, Encoded):
-                    arrays[f"image_{i}"] = np.frombuffer(content.images[0], np.uint8)
+                    arrays[f"encoded_{i}_{j}"] = np.frombuffer(content.elements[0], np.uint8)
                 else:
                     array = np.frombuffer(content.data, DTYPES[content.datatype]).reshape(content.shape[1:])
                     arrays[f"tensor_{i}_{j}"] = array
@@ -71,11 +71,12 @@ class GoldenCases:
 
 def _content(arrays: Mapping[str, NDArray[Any]], case: int, place: int, spec: InputSpec) -> Content:
     """What is given to one input in one case. Raises KeyError, ValueError."""
-    array = arrays[f"tensor_{case}_{place}" if spec.image is None else f"image_{case}"]
-    if spec.image is not None:
-        if array.dtype != np.uint8 or array.ndim != 1:
-            raise ValueError("image")
-        return Encoded((array.tobytes(),))
+    if spec.image is not None or spec.text is not None:
+        encoded = arrays[f"encoded_{case}_{place}"]
+        if encoded.dtype != np.uint8 or encoded.ndim != 1:
+            raise ValueError("encoded")
+        return Encoded((encoded.tobytes(),))
+    array = arrays[f"tensor_{case}_{place}"]
     if array.dtype != DTYPES[spec.datatype] or array.shape != spec.shape:
         raise ValueError("tensor")
     return Raw(spec.datatype, (1, *spec.shape), array.tobytes())

@@ -2,7 +2,8 @@
 
 An input that takes images (bundle-format section 4.1) has three forms under one name: ``UINT8`` pixels, which the graph
 itself takes; whole PNG or JPEG files; and ``FP32`` holding the same pixels, 0 to 255. Pixels that somebody normalised
-already are refused: the graph does that, and twice is wrong without anybody noticing.
+already are refused: the graph does that, and twice is wrong without anybody noticing. An input that takes texts has one
+form: UTF-8. Numbers of words are not taken, since one that is out of range would end the whole batch.
 """
 
 import io
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 
 from appliance.bundle.manifest import ImageSpec, InputSpec
 from appliance.errors import InvalidInput
+from appliance.model import text
 
 Images: TypeAlias = NDArray[np.uint8]
 Rows: TypeAlias = tuple[NDArray[Any], ...]
@@ -33,21 +35,21 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Whole PNG or JPEG files."""
+    """What has to be decoded: whole PNG or JPEG files, or texts in UTF-8."""
 
-    images: Sequence[bytes | memoryview]
+    elements: Sequence[bytes | memoryview]
 
     @property
     def rows(self) -> int:
-        return len(self.images)
+        return len(self.elements)
 
     @property
     def nbytes(self) -> int:
-        return sum(map(len, self.images))
+        return sum(map(len, self.elements))
 
     def row(self, i: int) -> bytes | memoryview:
         """A row's bytes as received."""
-        return self.images[i]
+        return self.elements[i]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,14 @@ def read(spec: InputSpec, content: Content) -> NDArray[Any]:
     """One input's array, ``[rows, *spec.shape]``; a view of the caller's bytes where they are what the graph takes.
 
     Raises:
-        InvalidInput: not of the datatype, the shape or the length; an image that cannot be used.
+        InvalidInput: not of the datatype, the shape or the length; an image or a text that cannot be used.
     """
     if isinstance(content, Encoded):
-        return decode(spec, content.images)
+        if spec.text is not None:
+            return text.tokens(spec.text, spec.shape[0] - 1, content.elements)
+        return decode(spec, content.elements)
+    if spec.text is not None:
+        raise InvalidInput(f"The input {spec.name} has the datatype BYTES, holding texts.")
     pixels = spec.image is not None and content.datatype == "FP32"
     if content.datatype != spec.datatype and not pixels:
         also = ", or BYTES holding encoded images" if spec.image else ""

@@ -193,8 +193,8 @@ def _manifest(network: Network) -> Manifest:
         intended_use="For measuring speed alone: its weights are random.",
         inputs=(InputSpec(INPUT, network.datatype, network.shape, IMAGE if network.datatype == "UINT8" else None),),
         labels=tuple(Label(f"class {i}", None) for i in range(network.classes)),
-        decision=DecisionRule(1_000_000, 500_000, None),
-        runtime=RuntimeSpec(OPSET, "1.20.0", (PROVIDER,), network.rows_max),
+        decision=forge.RULE,
+        runtime=RuntimeSpec(OPSET, "1.20.0", "fp32", (PROVIDER,), network.rows_max),
         golden=Golden(SAMPLES, 10_000),
     )
 

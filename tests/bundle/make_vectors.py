@@ -237,7 +237,7 @@ def third_edition(vendor: Vendor) -> Iterator[Vector]:
     yield bundle("tensor-of-another-datatype", "refused_graph", good, inputs=(specs[0], replace(specs[1], datatype="INT32")))
     yield bundle("tensor-of-another-shape", "refused_graph", good, inputs=(specs[0], replace(specs[1], shape=(5,))))
     yield bundle("tensor-golden-logits-differ", "failed_golden_case", GoldenCases(cases, logits + 1).encode())
-    of_images = GoldenCases.of_images([forge.png(forge.image(seed)) for seed in range(3)], logits).encode()
+    of_images = GoldenCases.of_encoded([forge.png(forge.image(seed)) for seed in range(3)], logits).encode()
     yield bundle("images-where-tensors-are-wanted", "malformed", of_images)
 
 
@@ -561,7 +561,7 @@ def _linear(
     graph = helper.make_model(made, opset_imports=[helper.make_opsetid("", forge.OPSET)], ir_version=10)
     rows = inputs.decode(spec, images)
     logits = np.asarray(rows.reshape(len(rows), -1).astype(np.float32) @ embed @ decide, np.float32)
-    golden = GoldenCases.of_images((instead or images[0], *images[1:]), logits)
+    golden = GoldenCases.of_encoded((instead or images[0], *images[1:]), logits)
     reference = Reference(np.zeros((forge.CLASSES, width), np.float32), np.eye(width, dtype=np.float32))
     manifest = forge.manifest(
         inputs=(replace(spec, image=replace(spec.image, **limits)),),

@@ -83,7 +83,7 @@ def marked(vendor: Forge, number: int) -> bytes:
     changed = {
         "graph": model.SerializeToString(),
         "weights": weights.tobytes(),
-        "selftest": GoldenCases.of_images(images, logits).encode(),
+        "selftest": GoldenCases.of_encoded(images, logits).encode(),
     }
     assert WEIGHTS_MARK in changed["weights"]
     assert GRAPH_MARK in changed["graph"]

@@ -13,14 +13,14 @@ from appliance.model.golden import GoldenCases
 from appliance.model.inputs import Encoded, Raw
 from tests import forge
 
-CASES = GoldenCases.of_images((b"one", b"two"), np.array([[1, 2, 3], [4, 5, 6]], np.float32))
+CASES = GoldenCases.of_encoded((b"one", b"two"), np.array([[1, 2, 3], [4, 5, 6]], np.float32))
 WHOLE = CASES.encode()
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=5), st.integers(2, 4))
 def test_what_is_encoded_decodes(images: list[bytes], classes: int) -> None:
     logits = np.random.default_rng(len(images)).normal(size=(len(images), classes)).astype(np.float32)
-    again = GoldenCases.decode(GoldenCases.of_images(images, logits).encode(), len(images), classes, (forge.SPEC,))
+    again = GoldenCases.decode(GoldenCases.of_encoded(images, logits).encode(), len(images), classes, (forge.SPEC,))
     assert again.cases == tuple((Encoded((image,)),) for image in images)
     assert np.array_equal(again.logits, logits)
 
@@ -38,7 +38,7 @@ def test_replay_that_differs_is_refused(logits: list[float]) -> None:
 
 
 def test_golden_logits_that_are_no_numbers_match_nothing() -> None:
-    broken = GoldenCases.of_images((b"x",), np.full((1, 3), np.nan, np.float32))
+    broken = GoldenCases.of_encoded((b"x",), np.full((1, 3), np.nan, np.float32))
     with pytest.raises(FailedGoldenCase):
         broken.check(0, np.full(3, np.nan, np.float32), 1.0)
 
