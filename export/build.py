@@ -13,21 +13,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from appliance.bundle import chunks, opening
 from appliance.bundle.manifest import Golden, Manifest, ModelId, OutputSpec, Provenance, RuntimeSpec
 from appliance.bundle.signature import SigningKey
 from appliance.canonical import format_time
 from appliance.model import unknown
 from appliance.model.decision import E6
-from export import calibrate, checkpoint, parity, recipe, report, select, validation
+from export import adopt, calibrate, checkpoint, parity, recipe, report, select, validation, variant
 from export.calibrate import Calibration
-from export.convert import EMBEDDING, LOGITS, convert
-from export.graph import OPSET
+from export.convert import convert
+from export.errors import RecipeError
+from export.graph import EMBEDDING, LOGITS, OPSET, Graph
+from export.kinds import TextInput
 from export.options import desk_policy
 from export.parity import ParityReport
-from export.recipe import Recipe
+from export.recipe import OnnxFile, Recipe
 from export.seal import seal
 from export.session import GraphSession, Outputs
 from export.validation import Validation
@@ -67,44 +67,67 @@ def build(
 
     with step("read"):
         asked = recipe.load(recipe_path, data)
-        images = validation.load(asked)
-        calibrate.require_enough(len(images.paths))  # before the long steps
-        served = checkpoint.load(asked)
-        wanted = _torch_outputs(served, images, asked.rows_max)
+        cases = validation.load(asked)
+        calibrate.require_enough(len(cases))  # before the long steps
+        network = _answers(asked, cases)
     with step("convert"):
-        graph, weights = convert(recipe_path, data)
-        session = GraphSession(graph, weights)
+        graph = convert(recipe_path, data)
+        session = GraphSession(graph)
     with step("parity"):
-        proven = parity.check(session, images.images, wanted, asked.rows_max)
+        graph, session, proven, speeds = _proven(asked, cases, network, graph, session)
     with step("calibrate"):
-        found = session.run(images.images, asked.rows_max)
+        found = session.run(cases.rows, asked.rows_max)
         chosen = calibrate.calibrate(
             found.logits,
             found.embedding,
-            images.labels,
+            cases.labels,
             asked.error_among_accepted_max,
             unknown=asked.unknown,
             coverage=asked.label_set_coverage,
         )
-        cases = select.golden(asked, images, session)
+        golden = select.golden(asked, cases, session)
     with step("seal"):
-        plain = {"graph": graph, "weights": weights, "selftest": cases.encode(), "card": b"# Model card\n"}
+        plain = {"graph": graph.graph, "weights": graph.weights, "selftest": golden.encode(), "card": b"# Model card\n"}
         if chosen.reference is not None:
             plain["reference"] = unknown.encode(chosen.reference)
         content_key = os.urandom(chunks.KEY_BYTES)
-        made = _manifest(asked, session.has_embedding, chosen, proven, len(cases.cases))
+        made = _manifest(asked, session.has_embedding, chosen, proven, len(golden.cases))
         bundle = seal(made, plain, content_key, signers)
         # Read back what was written, as a site would: the digest and the parts are those of the file itself.
         genuine = opening.parse(bundle).verify([desk_policy(key.public_key() for key in signers)])
         genuine.check_parts()
-    told = report.report(genuine.manifest, genuine.digest, images, found, proven, chosen, seconds)
+    told = report.report(genuine.manifest, genuine.digest, cases, found, proven, chosen, seconds)
     return Built(bundle, content_key, genuine.digest, told)
 
 
-def _torch_outputs(served: checkpoint.Served, images: Validation, rows: int) -> Outputs:
-    batches = [checkpoint.outputs(served, batch) for batch in torch.split(torch.from_numpy(images.images), rows)]
-    logits, *embedding = (torch.cat(tensors).numpy() for tensors in zip(*batches, strict=True))
-    return Outputs(logits, embedding[0] if embedding else None)
+def _answers(asked: Recipe, cases: Validation) -> Outputs:
+    """What the author's network itself says about the validation cases."""
+    if isinstance(asked.network, OnnxFile):
+        return adopt.reference(asked, cases.rows[0])
+    return checkpoint.reference(checkpoint.load(asked), asked, cases.rows)
+
+
+def _proven(
+    asked: Recipe, cases: Validation, network: Outputs, graph: Graph, session: GraphSession
+) -> tuple[Graph, GraphSession, ParityReport, dict[str, dict[str, float]]]:
+    """The graph that is served, proven, and how fast it is beside the one it was made from.
+
+    A variant is made from a graph that was proven itself: else nobody could tell whose fault a difference is.
+    """
+    text = isinstance(asked.input, TextInput)
+    own = adopt.precision(asked.network) if isinstance(asked.network, OnnxFile) else "fp32"
+    if (own, asked.precision) == ("fp16", "fp32"):
+        raise RecipeError("the ONNX file computes in half precision; say precision='fp16'")
+    rows, labels = cases.rows, cases.labels
+    proven = parity.check(session, rows, network, labels, asked.rows_max, precision=own, text=text)
+    sessions = {own: session}
+    if asked.precision != own:
+        names = tuple(spec.name for spec in asked.input.specs)
+        outputs = (LOGITS, EMBEDDING) if session.has_embedding else (LOGITS,)
+        graph = variant.make(asked.precision, graph, names, outputs, rows)
+        session = sessions[asked.precision] = GraphSession(graph)
+        proven = parity.check(session, rows, network, labels, asked.rows_max, precision=asked.precision, text=text)
+    return graph, session, proven, variant.speeds(sessions, rows, asked.rows_max)
 
 
 def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: ParityReport, cases: int) -> Manifest:
@@ -115,12 +138,12 @@ def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: P
         created=format_time(datetime.now(UTC)),
         change_class=asked.change_class,
         intended_use=asked.intended_use,
-        inputs=(asked.input,),
+        inputs=asked.input.specs,
         outputs=OutputSpec(LOGITS, EMBEDDING if has_embedding else None),
         labels=asked.labels,
         decision=chosen.rule,
-        runtime=RuntimeSpec(OPSET, versions["onnxruntime"], "fp32", asked.providers, asked.rows_max),
-        golden=Golden(cases, round(asked.logit_tolerance * E6)),
-        provenance=Provenance(checkpoint.digest(asked), versions, proven.figures()),
+        runtime=RuntimeSpec(OPSET, versions["onnxruntime"], asked.precision, asked.providers, asked.rows_max),
+        golden=Golden(cases, round(asked.tolerance * E6)),
+        provenance=Provenance(checkpoint.digest(asked.network.file), versions, proven.figures()),
         parts=(),
     )

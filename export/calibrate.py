@@ -89,7 +89,13 @@ def calibrate(
         known = reference.distance(embedding, logits) <= reject_above_e6 / E6
     point = operating_point(confidence[known], right[known], error_max)
     return Calibration(
-        rule=DecisionRule(temperature_e6, Accept("max_probability", point.accept_at_least_e6), reject, label_set(calibrated, labels, coverage), Expected(len(labels), 0, 0)),
+        rule=DecisionRule(
+            temperature_e6,
+            Accept("max_probability", point.accept_at_least_e6),
+            reject,
+            label_set(calibrated, labels, coverage),
+            Expected(len(labels), 0, 0),
+        ),
         reference=reference,
         accuracy=float(right.mean()),
         ece_before=expected_calibration_error(probabilities(logits, 1.0).max(axis=1), right),

@@ -2,105 +2,168 @@
 
 import copy
 import hashlib
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from appliance.model.inputs import Rows
 from export.errors import ConversionError, RecipeError
-from export.recipe import Recipe
+from export.kinds import ImageInput, TextInput
+from export.recipe import Recipe, Torch
+from export.session import Outputs
 
 
-class Served(nn.Module):
-    """What is exported: uint8 ``[N, height, width, channels]`` to logits, or to logits and embedding.
+class ServedImages(nn.Module):
+    """Uint8 ``[N, height, width, channels]`` to logits, or to logits and embedding.
 
     Scaling and normalisation are inside, so that no client and no later release can do them differently.
     """
 
-    def __init__(self, module: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, module: nn.Module, kind: ImageInput) -> None:
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
-        self.module = module
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1))
+        self.module, self.flip = module, kind.order == "BGR"
+        self.register_buffer("mean", torch.tensor(kind.mean, dtype=torch.float32).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(kind.std, dtype=torch.float32).reshape(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Any:
         pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255
+        if self.flip:
+            pixels = pixels.flip(1)
         return self.module((pixels - self.mean) / self.std)
 
 
-def load(recipe: Recipe) -> Served:
-    """The module with its weights, in evaluation mode.
+class ServedTensors(nn.Module):
+    """The caller's tensors, as they are."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.module(*tensors)
+
+
+class ServedTexts(nn.Module):
+    """Int64 ``[N, 1 + tokens]``, the length first, to logits, or to logits and embedding."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, text: Tensor) -> Any:
+        return self.module(text[:, 1:], text[:, 0])
+
+
+def load(recipe: Recipe) -> nn.Module:
+    """The recipe's torch module with its weights and its preprocessing, in evaluation mode.
 
     Raises:
         RecipeError: the weights cannot be read, or do not fit the module exactly.
         ConversionError: a part of the module stays in training mode, or the outputs are not of the right shapes.
     """
-    state = _state(recipe)
+    if not isinstance(recipe.network, Torch):
+        raise TypeError("the recipe's network is not a torch module")
     # A copy: the recipe's callable may hand out a module that somebody else goes on training.
-    module = copy.deepcopy(recipe.module())
+    module = copy.deepcopy(recipe.network.module())
     try:
-        module.load_state_dict(state, strict=True)
+        module.load_state_dict(_state(recipe.network), strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"the weights do not fit the module: {reason[:300]}") from error
-    served = Served(module, recipe.mean, recipe.std).eval()
+    served = _serve(module, recipe).eval()
     if any(part.training for part in served.modules()):
         raise ConversionError("A part of the module stays in training mode after eval().")
     _check_outputs(served, recipe)
     return served
 
 
-def has_embedding(served: Served, recipe: Recipe) -> bool:
+def _serve(module: nn.Module, recipe: Recipe) -> nn.Module:
+    match recipe.input:
+        case ImageInput() as kind:
+            return ServedImages(module, kind)
+        case TextInput():
+            return ServedTexts(module)
+    return ServedTensors(module)
+
+
+def has_embedding(served: nn.Module, recipe: Recipe) -> bool:
     """Whether the module returns an embedding beside its logits."""
     return len(outputs(served, example(recipe))) == 2
 
 
-def example(recipe: Recipe) -> Tensor:
-    """Five grey images. An example of one row would let torch export an output fixed at one row, silently."""
-    return torch.full((5, recipe.height, recipe.width, recipe.channels), 128, dtype=torch.uint8)
+def example(recipe: Recipe) -> tuple[Tensor, ...]:
+    """Five rows of each input."""
+    return tensors(recipe.input.example())
 
 
-def outputs(served: Served, images: Tensor) -> tuple[Tensor, ...]:
-    """Logits, and the embedding where there is one, for uint8 images ``[N, height, width, channels]``."""
+def tensors(rows: Rows) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in rows)
+
+
+def outputs(served: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Logits, and the embedding where there is one, for what the graph will be given."""
     with torch.inference_mode():
-        result = served(images)
+        result = served(*given)
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
-def digest(recipe: Recipe) -> str:
-    """Hex SHA-256 of the weights file, as it stands."""
-    with recipe.weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def reference(served: nn.Module, recipe: Recipe, rows: Rows) -> Outputs:
+    """What torch answers. Texts are given one by one, each at its own length, with nothing past its end.
+
+    Raises:
+        ConversionError: the module cannot take a text of another length than the longest.
+    """
+    own: list[Rows]
+    if isinstance(recipe.input, TextInput):
+        own = [(row[None, : 1 + row[0]],) for row in rows[0]]
+    else:
+        own = [tuple(array[i : i + recipe.rows_max] for array in rows) for i in range(0, len(rows[0]), recipe.rows_max)]
+    try:
+        batches = [outputs(served, tensors(part)) for part in own]
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConversionError(f"The module cannot answer a validation case of its own size: {reason[:200]}") from error
+    logits, *embedding = (torch.cat(made).numpy() for made in zip(*batches, strict=True))
+    return Outputs(logits, embedding[0] if embedding else None)
 
 
-def _state(recipe: Recipe) -> dict[str, Tensor]:
+def digest(file: Path) -> str:
+    """Hex SHA-256 of the weights, or of the ONNX file, as it stands."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _state(network: Torch) -> dict[str, Tensor]:
     """The state dict, its prefix stripped. Pickles are read with ``weights_only=True``: tensors, never code."""
     try:
-        if recipe.weights.suffix == ".safetensors":
-            state: Any = safetensors.torch.load_file(recipe.weights, device="cpu")
+        if network.weights.suffix == ".safetensors":
+            state: Any = safetensors.torch.load_file(network.weights, device="cpu")
         else:
-            state = torch.load(recipe.weights, map_location="cpu", weights_only=True)
+            state = torch.load(network.weights, map_location="cpu", weights_only=True)
     except Exception as error:  # three libraries read this file, each with errors of its own
         reason = (str(error).splitlines() or [""])[0]
         raise RecipeError(f"the weights cannot be read: {type(error).__name__}: {reason[:200]}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    prefix = recipe.weights_prefix
+    prefix = network.prefix
     if not isinstance(state, dict) or not all(str(key).startswith(prefix) for key in state):
         raise RecipeError(f"the weights are not a state dict whose keys begin with '{prefix}'")
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
-def _check_outputs(served: Served, recipe: Recipe) -> None:
+def _check_outputs(served: nn.Module, recipe: Recipe) -> None:
     made = outputs(served, example(recipe))
     shapes = [tuple(tensor.shape) if isinstance(tensor, Tensor) else None for tensor in made]
     good = len(made) in (1, 2) and all(isinstance(t, Tensor) and t.dtype == torch.float32 for t in made)
     if not good or shapes[0] != (5, len(recipe.labels)) or any(s is None or len(s) != 2 or s[0] != 5 for s in shapes):
         raise ConversionError(
             f"The module must return float32 logits [N, {len(recipe.labels)}], or those and an embedding [N, width]; "
-            f"for 5 images it returns {', '.join(map(str, shapes))}."
+            f"for 5 rows it returns {', '.join(map(str, shapes))}."
         )

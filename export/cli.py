@@ -259,7 +259,7 @@ def _summary(report: dict[str, Any], out: Path) -> str:
     return "\n".join(
         [
             f"{out.name}: {report['model']['id']} {report['model']['version']}, digest {report['model']['digest']}",
-            f"parity       {report['parity']['images']} images, largest difference in a logit "
+            f"parity       {report['parity']['cases']} cases, largest difference in a logit "
             f"{report['parity']['logit_difference_e9'] / 1e9:.1e}",
             f"accuracy     {report['validation']['accuracy']:.2%}; calibration error {ece['before']:.2%} before, "
             f"{ece['after']:.2%} after temperature {calibration['temperature']:.3f}",

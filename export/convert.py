@@ -1,4 +1,4 @@
-"""From a torch module to a graph, in a process of its own.
+"""From a recipe's network to a graph, in a process of its own.
 
     python -m export.convert RECIPE DATA OUTDIR
 
@@ -10,18 +10,22 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError
 from export.errors import ConversionError
-from export.recipe import INPUT_NAME
+from export.graph import EMBEDDING, LOGITS, OPSET, Graph, portable, private, publish
+from export.recipe import OnnxFile, Recipe
 
-LOGITS, EMBEDDING = "logits", "embedding"
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 SECONDS_MAX = 3600
 _SENTENCE_CHARACTERS_MAX = 300
 
 
-def convert(recipe_path: Path, data: Path | None) -> tuple[bytes, bytes]:
-    """The ``graph`` and ``weights`` parts of the recipe's module.
+def convert(recipe_path: Path, data: Path | None) -> Graph:
+    """The ``graph`` and ``weights`` parts of the recipe's network.
 
     Raises:
         ConversionError: with the reason in one sentence.
@@ -40,7 +44,7 @@ def convert(recipe_path: Path, data: Path | None) -> tuple[bytes, bytes]:
             raise ConversionError(f"The export did not end within {SECONDS_MAX} seconds.") from None
         if finished.returncode != 0:
             raise ConversionError(condense(finished.stderr.decode(errors="replace"), finished.returncode))
-        return (Path(folder) / "graph").read_bytes(), (Path(folder) / "weights").read_bytes()
+        return Graph.read(Path(folder))
 
 
 def condense(stderr: str, returncode: int = 1) -> str:
@@ -54,30 +58,40 @@ def condense(stderr: str, returncode: int = 1) -> str:
 
 def _main(recipe_path: str, data: str, folder: str) -> None:
     """The child process: writes ``graph`` and ``weights`` into the folder."""
-    import torch
-
-    from export import checkpoint, recipe
-    from export.graph import OPSET, portable
+    from export import adopt, recipe
 
     asked = recipe.load(Path(recipe_path), Path(data))
+    if isinstance(asked.network, OnnxFile):
+        made, names = adopt.with_preprocessing(asked), adopt.outputs(asked.network)
+    else:
+        made, names = _exported(asked)
+    given = tuple(spec.name for spec in asked.input.specs)
+    portable(publish(made, (*given, *names)), given, names).write(Path(folder))
+
+
+def _exported(asked: Recipe) -> "tuple[ModelProto, tuple[str, ...]]":
+    import torch
+
+    from export import checkpoint
+
     served = checkpoint.load(asked)
     names = (LOGITS, EMBEDDING) if checkpoint.has_embedding(served, asked) else (LOGITS,)
+    example = checkpoint.example(asked)
+    batch = tuple({0: "batch"} for _ in example)
     program = torch.onnx.export(
         served,
-        (checkpoint.example(asked),),
+        example,
         dynamo=True,
         opset_version=OPSET,
         optimize=True,
         verify=False,  # it tries only the example and never raises; parity.py is the gate
-        input_names=[INPUT_NAME],
-        output_names=list(names),
-        dynamic_shapes={INPUT_NAME: {0: "batch"}},
+        input_names=[private(spec.name) for spec in asked.input.specs],
+        output_names=list(map(private, names)),
+        dynamic_shapes=(batch,) if isinstance(served, checkpoint.ServedTensors) else batch,
     )
     if program is None:
         raise ConversionError("torch gave no graph.")
-    made = portable(program.model_proto, INPUT_NAME, names)
-    (Path(folder) / "graph").write_bytes(made.graph)
-    (Path(folder) / "weights").write_bytes(made.weights)
+    return program.model_proto, names
 
 
 def _reason(error: BaseException) -> str:
@@ -88,7 +102,7 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     told = 2 if lines[0].endswith(":") else 1
-    return f"torch cannot export the module: {type(error).__name__}: {' '.join(lines[:told])}"
+    return f"The network cannot be exported: {type(error).__name__}: {' '.join(lines[:told])}"
 
 
 if __name__ == "__main__":

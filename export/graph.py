@@ -1,11 +1,16 @@
-"""A torch export made fit to be served: nothing in it but the ONNX domain, no trace of source code, weights apart.
+"""An export made fit to be served: nothing in it but the ONNX domain, no trace of source code, weights apart.
 
 The result is the ``graph`` and the ``weights`` part of a bundle (bundle-format section 4.3). The product checks the
 same things again, in code of its own, before it hands a graph to the runtime.
+
+A protobuf message ends at 2 GiB, and so does what ONNX Runtime takes as bytes. Weights leave the message before anything is
+made of it, so a model of any size has a small graph.
 """
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import onnx.checker
@@ -16,10 +21,12 @@ from onnx import ModelProto
 from export.errors import ConversionError
 
 OPSET = 20
+LOGITS, EMBEDDING = "logits", "embedding"
 WEIGHTS = "weights"
 EXTERNAL_BYTES_MIN = 1024
 ALIGNMENT_BYTES = 64
 DOMAINS = ("", "ai.onnx")
+GRAPH_BYTES_MAX = (2 << 30) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +36,58 @@ class Graph:
     graph: bytes
     weights: bytes
 
+    def model(self) -> ModelProto:
+        """The model with its weights inside again, for a tool that changes it."""
+        made = onnx.load_model_from_string(self.graph)
+        for part in _graphs(made.graph):
+            for tensor in part.initializer:
+                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                    place = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key != "location"}
+                    tensor.raw_data = self.weights[place["offset"] : place["offset"] + place["length"]]
+                    tensor.ClearField("external_data")
+                    tensor.ClearField("data_location")
+        return made
 
-def portable(model: ModelProto, input_name: str, output_names: tuple[str, ...]) -> Graph:
+    def write(self, folder: Path) -> None:
+        """As ``graph`` and ``weights``, which is the name that the graph looks for."""
+        (folder / "graph").write_bytes(self.graph)
+        (folder / WEIGHTS).write_bytes(self.weights)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Graph":
+        return cls((folder / "graph").read_bytes(), (folder / WEIGHTS).read_bytes())
+
+
+def private(name: str) -> str:
+    """What an input or output is called until ``publish`` gives it its name: no exporter makes such a one itself."""
+    return f"served/{name}"
+
+
+def portable(model: ModelProto, input_names: tuple[str, ...], output_names: tuple[str, ...]) -> Graph:
     """The two parts of a bundle that hold the model.
 
     Raises:
-        ConversionError: another opset or domain, other inputs and outputs, or a batch that is not dynamic.
+        ConversionError: another opset or domain, other inputs and outputs, a batch that is not dynamic, or a graph that is
+            not valid or too large without its weights.
     """
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     _strip(model)
     _check_domains(model)
-    _check_batch(model, input_name, output_names)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the checker raises three unrelated kinds
-        raise ConversionError(f"The graph is not valid ONNX: {(str(error).splitlines() or [''])[0]}.") from error
+    _check_batch(model, input_names, output_names)
     weights = _take_weights(model)
-    return Graph(model.SerializeToString(deterministic=True), weights)
+    if model.ByteSize() > GRAPH_BYTES_MAX:
+        raise ConversionError(
+            f"The graph without its weights has {model.ByteSize()} bytes, and {GRAPH_BYTES_MAX} is the most that ONNX takes."
+        )
+    made = Graph(model.SerializeToString(deterministic=True), weights)
+    with tempfile.TemporaryDirectory(prefix="export-") as folder:
+        made.write(Path(folder))
+        try:
+            onnx.checker.check_model(Path(folder) / "graph", full_check=True)
+        except Exception as error:  # the checker raises three unrelated kinds
+            raise ConversionError(f"The graph is not valid ONNX: {(str(error).splitlines() or [''])[0]}.") from error
+    return made
 
 
 def _strip(model: ModelProto) -> None:
@@ -69,6 +110,21 @@ def _strip(model: ModelProto) -> None:
     model.opset_import.extend(kept)
 
 
+def publish(model: ModelProto, names: tuple[str, ...]) -> ModelProto:
+    """Gives inputs and outputs their names. A value inside that has one of them already is called otherwise: torch calls
+    what an ``Embedding`` gives ``embedding``, and hands over a graph in which two values have that name.
+    """
+    others = {name: f"inner/{name}" for name in names} | {private(name): name for name in names}
+    for graph in _graphs(model.graph):
+        for values in (graph.input, graph.output, graph.initializer):
+            for value in values:
+                value.name = others.get(value.name, value.name)
+        for node in graph.node:
+            for names_there in (node.input, node.output):
+                names_there[:] = [others.get(name, name) for name in names_there]
+    return model
+
+
 def _check_domains(model: ModelProto) -> None:
     nodes = [node for graph in _graphs(model.graph) for node in graph.node]
     strange = sorted({f"{node.domain}::{node.op_type}" for node in nodes if node.domain not in DOMAINS})
@@ -80,11 +136,11 @@ def _check_domains(model: ModelProto) -> None:
         raise ConversionError(f"The graph has opset {', '.join(map(str, sorted(opsets)))}, and {OPSET} was asked for.")
 
 
-def _check_batch(model: ModelProto, input_name: str, output_names: tuple[str, ...]) -> None:
+def _check_batch(model: ModelProto, input_names: tuple[str, ...], output_names: tuple[str, ...]) -> None:
     """Every input and output begins with the one dynamic dimension, and has no other."""
     inputs, outputs = list(model.graph.input), list(model.graph.output)
     names = [value.name for value in inputs], [value.name for value in outputs]
-    if names != ([input_name], list(output_names)):
+    if names != (list(input_names), list(output_names)):
         raise ConversionError(f"The graph has inputs {names[0]} and outputs {names[1]}, not those asked for.")
     batch = inputs[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*inputs, *outputs):

@@ -46,7 +46,7 @@ def report(
         "model": asdict(sealed.model) | {"digest": digest, "bundle_id": sealed.bundle_id, "created": sealed.created},
         "checkpoint_sha256": sealed.provenance.checkpoint_sha256,
         "validation": {
-            "images": len(validation.paths),
+            "images": len(validation),
             "images_by_label": {label.name: counts[i] for i, label in enumerate(sealed.labels)},
             "accuracy": calibration.accuracy,
         },

@@ -1,8 +1,7 @@
-"""Picks the golden cases: the images and answers that travel in the bundle and are replayed wherever it is loaded."""
+"""Picks the golden cases: the inputs and answers that travel in the bundle and are replayed wherever it is loaded."""
 
 import numpy as np
 
-from appliance.model import inputs
 from appliance.model.golden import GoldenCases
 from export.recipe import Recipe
 from export.session import GraphSession
@@ -10,13 +9,13 @@ from export.validation import Validation
 
 
 def golden(recipe: Recipe, validation: Validation, session: GraphSession) -> GoldenCases:
-    """Cases spread evenly over the labels and, within a label, over its files; each answered alone.
+    """Cases spread evenly over the labels and, within a label, over its cases; each answered alone.
 
-    The files travel as they are, to be decoded as a caller's would be.
+    Files and texts travel as they are, to be decoded as a caller's would be.
     """
-    files = [validation.paths[i].read_bytes() for i in spread(validation.labels.tolist(), recipe.golden_cases)]
-    logits = session.run(inputs.decode(recipe.input, files), 1).logits
-    return GoldenCases.of_encoded(files, logits)
+    chosen = spread(validation.labels.tolist(), recipe.golden_cases)
+    logits = session.run(tuple(array[chosen] for array in validation.rows), 1).logits
+    return GoldenCases(tuple(validation.content(i) for i in chosen), logits)
 
 
 def spread(labels: list[int], cases: int) -> list[int]:

@@ -7,10 +7,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from appliance.model.inputs import Images
-from export.convert import EMBEDDING
-from export.graph import WEIGHTS
-from export.recipe import INPUT_NAME
+from appliance.model.inputs import Rows
+from export.graph import EMBEDDING, WEIGHTS, Graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +22,23 @@ class Outputs:
 class GraphSession:
     """One graph on the processor. Other providers are proved with the golden cases, on the machines that have them."""
 
-    def __init__(self, graph: bytes, weights: bytes) -> None:
+    def __init__(self, graph: Graph) -> None:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3  # errors; the warnings are for people who tune
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others share this desk
-        if weights:
-            options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
-        self._session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        if graph.weights:
+            options.add_external_initializers_from_files_in_memory([WEIGHTS], [graph.weights], [len(graph.weights)])
+        self._session: Any = onnxruntime.InferenceSession(graph.graph, options, providers=["CPUExecutionProvider"])
+        self._inputs = [value.name for value in self._session.get_inputs()]
         self.has_embedding = EMBEDDING in [output.name for output in self._session.get_outputs()]
 
-    def run(self, images: Images, rows: int) -> Outputs:
-        """The outputs for uint8 ``[N, height, width, channels]``, N ≥ 1, computed in batches of ``rows``."""
-        batches = [self._session.run(None, {INPUT_NAME: images[i : i + rows]}) for i in range(0, len(images), rows)]
+    def run(self, given: Rows, rows: int) -> Outputs:
+        """The outputs for an array ``[N, ...]`` for each input, N ≥ 1, computed in batches of ``rows``."""
+        batches = [
+            self._session.run(None, {name: array[i : i + rows] for name, array in zip(self._inputs, given, strict=True)})
+            for i in range(0, len(given[0]), rows)
+        ]
         logits, *embedding = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         return Outputs(logits, embedding[0] if embedding else None)

@@ -17,7 +17,9 @@ def join(envelope: bytes, parts: list[bytes]) -> bytes:
         MalformedBundle: the envelope is longer than a reader takes.
     """
     if len(envelope) > ENVELOPE_BYTES_MAX:
-        raise MalformedBundle(f"The bundle's envelope would be over {ENVELOPE_BYTES_MAX:,} bytes: it has too many labels.")
+        raise MalformedBundle(
+            f"The bundle's envelope would be over {ENVELOPE_BYTES_MAX:,} bytes: it has too many labels or words."
+        )
     return b"".join([_HEADER.pack(MAGIC, len(envelope)), envelope, *parts])
 
 

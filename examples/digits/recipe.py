@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from appliance.bundle.manifest import Label
-from export.recipe import Recipe
+from export.kinds import ImageInput
+from export.recipe import Recipe, Torch
 
 
 class Digits(nn.Module):
@@ -38,13 +39,8 @@ def recipe(data: Path) -> Recipe:
         id="digits",
         version=1,
         intended_use="Reads one handwritten digit. A demonstration; not for any other use.",
-        module=Digits,
-        weights=data / "weights.safetensors",
-        height=8,
-        width=8,
-        channels=1,
-        mean=(0.3,),
-        std=(0.38,),
+        network=Torch(module=Digits, weights=data / "weights.safetensors"),
+        input=ImageInput(height=8, width=8, channels=1, mean=(0.3,), std=(0.38,)),
         labels=tuple(Label(str(digit), None) for digit in range(10)),
         validation=data / "validation",
         error_among_accepted_max=0.015,

@@ -11,6 +11,7 @@ import pytest
 
 from appliance.bundle.manifest import Manifest
 from export import cli, keys
+from export.graph import Graph
 from export.session import GraphSession
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,8 +47,12 @@ class Opened:
     content_key: bytes
     parts: dict[str, bytes]
 
+    @property
+    def graph(self) -> Graph:
+        return Graph(self.parts["graph"], self.parts["weights"])
+
     def session(self) -> GraphSession:
-        return GraphSession(self.parts["graph"], self.parts["weights"])
+        return GraphSession(self.graph)
 
 
 def run_command(*arguments: object, answer: str = "") -> tuple[int, str, str]:

@@ -18,8 +18,7 @@ from appliance.bundle import enrolment, opening
 from appliance.bundle.enrolment import RecipientKey
 from appliance.canonical import format_time, parse_time
 from appliance.errors import ConfigError
-from appliance.model import inputs
-from appliance.model.confidence import Reference
+from appliance.model import inputs, unknown
 from appliance.model.decision import Decision, Judge
 from appliance.model.golden import GoldenCases
 from export import files
@@ -78,7 +77,7 @@ def test_granted_bundle_opens_at_the_site(desk: Desk, grant_options: list[object
     assert (admitted.terms.site, admitted.terms.grace_days) == ("Example Hospital", 30)
     assert (admitted.terms.not_after - admitted.terms.not_before).days == 365
     assert parse_time(format_time(admitted.terms.not_after)) == admitted.terms.not_after
-    assert set(admitted.decrypt().parts) == {"graph", "weights", "selftest", "reference"}
+    assert set(admitted.decrypt().parts) == {"graph", "weights", "selftest", "card", "reference"}
 
 
 def test_nothing_is_granted_that_every_site_would_refuse(desk: Desk, grant_options: list[object], tmp_path: Path) -> None:
@@ -213,9 +212,9 @@ def test_golden_cases_replay(opened: Opened) -> None:
     """As a site will: decode the files in the bundle, run them, compare."""
     made = opened.manifest
     cases = GoldenCases.decode(opened.parts["selftest"], made.golden.cases, len(made.labels), made.inputs)
-    files = [image for case in cases.cases for image in case[0].images]
+    files = [image for case in cases.cases for image in case[0].elements]
     assert len(files) == 12
-    found = opened.session().run(inputs.decode(made.inputs[0], files), 5).logits
+    found = opened.session().run((inputs.decode(made.inputs[0], files),), 5).logits
     assert all(cases.check(i, row, made.golden.logit_tolerance_e6 / 1e6) <= 1e-4 for i, row in enumerate(found))
 
 
@@ -235,7 +234,7 @@ def letter(character: str) -> bytes:
 def test_example_reads_digits_and_declines_the_rest(desk: Desk, opened: Opened) -> None:
     """Most digits are answered, and rightly; most letters, noise and blank images are not answered."""
     made, rng = opened.manifest, np.random.default_rng(0)
-    judge = Judge(made.decision, Reference.decode(opened.parts["reference"], len(made.labels)))
+    judge = Judge(made.decision, unknown.decode(made.decision.unknown.method, opened.parts["reference"], len(made.labels)))
     paths = sorted((desk.data / "test").glob("*/*.png"))
     groups = {
         "digits": [path.read_bytes() for path in paths],
@@ -246,7 +245,7 @@ def test_example_reads_digits_and_declines_the_rest(desk: Desk, opened: Opened) 
     }
     accepted = {}
     for name, group in groups.items():
-        found = opened.session().run(inputs.decode(made.inputs[0], group), 32)
+        found = opened.session().run((inputs.decode(made.inputs[0], group),), 32)
         judgement = judge.judge(found.logits, found.embedding)
         accepted[name] = np.array([decision is Decision.ACCEPT for decision in judgement.decisions])
         if name == "digits":

@@ -1,6 +1,7 @@
 """From a module to a graph, and what goes wrong on the way."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from appliance.bundle.manifest import Label
 from export import checkpoint
 from export.convert import condense, convert
 from export.errors import ConversionError, RecipeError
-from export.recipe import Recipe
+from export.kinds import ImageInput
+from export.recipe import Recipe, Torch
 
 HOSTILE = """
 from pathlib import Path
 import safetensors.torch
 from torch import nn
 from appliance.bundle.manifest import Label
-from export.recipe import Recipe
+from export.kinds import ImageInput
+from export.recipe import Recipe, Torch
 
 class Net(nn.Module):
     def __init__(self):
@@ -32,9 +35,9 @@ class Net(nn.Module):
 def recipe(data):
     weights = data / "net.safetensors"
     safetensors.torch.save_file(Net().state_dict(), weights)
-    return Recipe(id="net", version=1, intended_use="a test", module=Net, weights=weights, height=2, width=2,
-                  channels=1, mean=(0.5,), std=(0.5,), labels=tuple(Label(n, None) for n in "abc"), validation=data,
-                  error_among_accepted_max=0.1, unknown=False)
+    return Recipe(id="net", version=1, intended_use="a test", network=Torch(module=Net, weights=weights),
+                  input=ImageInput(height=2, width=2, channels=1, mean=(0.5,), std=(0.5,)),
+                  labels=tuple(Label(n, None) for n in "abc"), validation=data, error_among_accepted_max=0.1, unknown=False)
 """
 
 
@@ -59,26 +62,19 @@ class Wide(Tiny):
         return super().forward(x)[:, :2]
 
 
-def tiny(folder: Path, module: object = Tiny, **changes: object) -> Recipe:
-    weights = folder / "tiny.safetensors"
-    if not weights.exists():
-        safetensors.torch.save_file(Tiny().state_dict(), weights)
-    fields: dict[str, object] = {
-        "id": "tiny",
-        "version": 1,
-        "intended_use": "a test",
-        "module": module,
-        "weights": weights,
-        "height": 2,
-        "width": 2,
-        "channels": 1,
-        "mean": (0.5,),
-        "std": (0.25,),
-        "labels": tuple(Label(name, None) for name in "abc"),
-        "validation": folder,
-        "error_among_accepted_max": 0.1,
-    }
-    return Recipe(**(fields | changes))  # type: ignore[arg-type]
+def tiny(folder: Path, module: Any = Tiny, weights: str = "tiny.safetensors", prefix: str = "") -> Recipe:
+    if not (folder / weights).exists():
+        safetensors.torch.save_file(Tiny().state_dict(), folder / weights)
+    return Recipe(
+        id="tiny",
+        version=1,
+        intended_use="a test",
+        network=Torch(module=module, weights=folder / weights, prefix=prefix),
+        input=ImageInput(height=2, width=2, channels=1, mean=(0.5,), std=(0.25,)),
+        labels=tuple(Label(name, None) for name in "abc"),
+        validation=folder,
+        error_among_accepted_max=0.1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +122,7 @@ def test_preprocessing_is_inside(tmp_path: Path) -> None:
     served = checkpoint.load(tiny(tmp_path))
     images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 30
     expected = served.module(torch.from_numpy((images.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25).float())
-    assert torch.allclose(checkpoint.outputs(served, torch.from_numpy(images))[0], expected, atol=1e-6)
+    assert torch.allclose(checkpoint.outputs(served, (torch.from_numpy(images),))[0], expected, atol=1e-6)
 
 
 def test_logits_for_other_labels_are_refused(tmp_path: Path) -> None:
@@ -137,11 +133,11 @@ def test_logits_for_other_labels_are_refused(tmp_path: Path) -> None:
 def test_state_dict_inside_a_checkpoint_loses_its_prefix(tmp_path: Path) -> None:
     state = {f"module.{key}": value for key, value in Tiny().state_dict().items()}
     torch.save({"state_dict": state, "best": 0.9}, tmp_path / "net.th")
-    checkpoint.load(tiny(tmp_path, weights=tmp_path / "net.th", weights_prefix="module."))
+    checkpoint.load(tiny(tmp_path, weights="net.th", prefix="module."))
     with pytest.raises(RecipeError, match=r"keys begin with 'net\.'"):
-        checkpoint.load(tiny(tmp_path, weights=tmp_path / "net.th", weights_prefix="net."))
+        checkpoint.load(tiny(tmp_path, weights="net.th", prefix="net."))
     with pytest.raises(RecipeError, match="do not fit the module"):
-        checkpoint.load(tiny(tmp_path, weights=tmp_path / "net.th"))
+        checkpoint.load(tiny(tmp_path, weights="net.th"))
 
 
 class Exploit:
@@ -153,5 +149,5 @@ def test_checkpoint_with_code_in_it_is_refused(tmp_path: Path, capsys: pytest.Ca
     """Weights are tensors; a pickle that would run code does not."""
     torch.save({"line.weight": Exploit()}, tmp_path / "net.pt")
     with pytest.raises(RecipeError, match="cannot be read"):
-        checkpoint.load(tiny(tmp_path, weights=tmp_path / "net.pt"))
+        checkpoint.load(tiny(tmp_path, weights="net.pt"))
     assert "code ran" not in capsys.readouterr().out

@@ -23,7 +23,7 @@ def test_strangers_network_is_exported_and_proven(tmp_path: Path) -> None:
     recipe = Path(resnet20_recipe.__file__)
     built = build.build(recipe, tmp_path, [Ed25519PrivateKey.generate()], steps.append)
     assert steps == list(build.STEPS)
-    assert built.report["parity"]["images"] >= 400
+    assert built.report["parity"]["cases"] >= 400
     assert built.report["parity"]["logit_difference_e9"] <= 1_000_000
     assert built.report["parts"]["weights"]["bytes"] > 1_000_000
 
@@ -35,4 +35,4 @@ def test_architecture_fits_the_published_checkpoint(tmp_path: Path) -> None:
     served = checkpoint.load(made)
     assert sum(p.numel() for p in served.module.parameters()) == 269_722
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
-    assert checkpoint.outputs(served, images)[1].shape == (4, 64)
+    assert checkpoint.outputs(served, (images,))[1].shape == (4, 64)

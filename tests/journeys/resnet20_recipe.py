@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from appliance.bundle.manifest import Label
-from export.recipe import Recipe
+from export.kinds import ImageInput
+from export.recipe import Recipe, Torch
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "resnet_cifar10" / "resnet20-12fca82f.th"
@@ -62,15 +63,10 @@ def recipe(data: Path) -> Recipe:
         id="resnet20-cifar10",
         version=1,
         intended_use="Tells ten kinds of animals and vehicles apart. A test of the factory; not for any other use.",
-        module=ResNet20,
-        weights=WEIGHTS,
-        weights_prefix="module.",
-        height=32,
-        width=32,
-        channels=3,
-        resize="crop",
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
+        network=Torch(module=ResNet20, weights=WEIGHTS, prefix="module."),
+        input=ImageInput(
+            height=32, width=32, channels=3, resize="crop", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        ),
         labels=tuple(Label(name, None) for name in CLASSES),
         validation=data / VALIDATION,
         error_among_accepted_max=0.02,
@@ -86,8 +82,8 @@ def prepare(grocery_dir: Path, out: Path) -> int:
     folder.mkdir(parents=True)
     made = recipe(out)
     photographs = sorted(path for path in grocery_dir.glob("*/*/*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    pixels = inputs.decode(made.input, [path.read_bytes() for path in photographs])
-    seen = checkpoint.outputs(checkpoint.load(made), torch.from_numpy(pixels))[0].argmax(dim=1).tolist()
+    pixels = inputs.decode(made.input.specs[0], [path.read_bytes() for path in photographs])
+    seen = checkpoint.outputs(checkpoint.load(made), (torch.from_numpy(pixels),))[0].argmax(dim=1).tolist()
     for path, top in zip(photographs, seen, strict=True):
         own = folder / CLASSES[top]
         own.mkdir(exist_ok=True)

@@ -29,8 +29,8 @@ def test_a_strangers_network_answers_photographs_as_torch_does(tmp_path: Path) -
     recipe = resnet20_recipe.recipe(tmp_path)
     paths = sorted((SHARED / "grocery").glob("*/*/*.jpg"))[:: 420 // PHOTOGRAPHS][:PHOTOGRAPHS]
     photographs = [path.read_bytes() for path in paths]
-    decoded = torch.from_numpy(inputs.decode(recipe.input, photographs))
-    wanted = checkpoint.outputs(checkpoint.load(recipe), decoded)[0].numpy()
+    decoded = torch.from_numpy(inputs.decode(recipe.input.specs[0], photographs))
+    wanted = checkpoint.outputs(checkpoint.load(recipe), (decoded,))[0].numpy()
 
     with running(made.site(tmp_path, [built.bundle])) as appliance:
         stub, served = appliance.inference("admin"), []
