@@ -19,6 +19,7 @@ from export.kinds import IMAGE, ImageInput
 from export.recipe import OnnxFile, Recipe
 from export.session import Outputs
 
+IR_VERSION = 10  # from 4 on an initializer need not be an input as well, and this runtime knows 13 at most
 _FLOATS: dict[int, type] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
@@ -46,7 +47,6 @@ def with_preprocessing(recipe: Recipe) -> ModelProto:
         except Exception as error:  # the converter raises what its C++ throws
             raise ConversionError(f"The ONNX file cannot be brought to opset {OPSET}: {_line(error)}") from error
     graph, given = model.graph, _input(model)
-    model.ir_version = max(model.ir_version, 10)  # from 4 on an initializer need not be an input as well
     before = _before(kind, given.name, given.type.tensor_type.elem_type)
     after = [node for name, made in zip(_wanted(network), outputs(network), strict=True) for node in _pooled(name, made)]
     nodes = _needed([*before, *graph.node, *after], tuple(map(private, outputs(network))))
@@ -59,7 +59,7 @@ def with_preprocessing(recipe: Recipe) -> ModelProto:
         [helper.make_tensor_value_info(private(name), TensorProto.FLOAT, ["batch", "width"]) for name in outputs(network)],
         [*initial, *_constants(kind)],
     )
-    joined = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=model.ir_version)
+    joined = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     return _with_sizes(joined)
 
 
@@ -75,7 +75,10 @@ def reference(recipe: Recipe, images: Images) -> Outputs:
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions have no common base
+        raise ConversionError(f"ONNX Runtime cannot run the ONNX file: {_line(error)}") from error
     dtype = _FLOATS[given.type.tensor_type.elem_type]
     mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (kind.mean, kind.std))
     found: list[list[np.ndarray]] = []

@@ -41,6 +41,8 @@ from export.options import (
 from export.seal import countersign
 from export.trust import Repository
 
+TEMPLATES = Path(__file__).parent / "templates"
+KINDS = ("image", "tensor", "text", "onnx")
 DONE, MEND, REFUSED, STOPPED = 0, 2, 3, 130
 DESCRIPTIONS = {
     "read": "reading the recipe and the images",
@@ -100,6 +102,15 @@ def keygen(out: Path, roles: tuple[str, ...], algorithm: str, token: str | None,
         raise ConfigError("give one --passphrase-file, which will open the keys")
     for name, key_id in made.items():
         click.echo(f"{name:20} {key_id}")
+
+
+@commands.command()
+@click.argument("kind", type=click.Choice(KINDS))
+@click.option("--out", type=NEW, required=True, help="The recipe to write.")
+def new(kind: str, out: Path) -> None:
+    """Write a commented recipe to start from: for images, tensors or texts, or for images and an ONNX file."""
+    files.write_new({out: ((TEMPLATES / f"{kind}.py").read_bytes(), False)})
+    click.echo(f"{out.name}: replace what is in capitals; what it expects beside it stands at its top")
 
 
 @commands.command()
