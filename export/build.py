@@ -7,7 +7,7 @@ be served, not on torch.
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +19,8 @@ from appliance.bundle.signature import SigningKey
 from appliance.canonical import format_time
 from appliance.model import unknown
 from appliance.model.decision import E6
-from export import adopt, calibrate, checkpoint, parity, recipe, report, select, validation, variant
-from export.calibrate import Calibration
+from export import adopt, calibrate, checkpoint, parity, recipe, report, select, strange, validation, variant
+from export.calibrate import Calibration, Wishes
 from export.convert import convert
 from export.errors import RecipeError
 from export.graph import EMBEDDING, LOGITS, OPSET, Graph
@@ -32,6 +32,7 @@ from export.seal import seal
 from export.session import GraphSession, Outputs
 from export.validation import Validation
 
+NONE_OF_THESE, STRANGE_CASES, STRANGE_SEED = "none of these", 500, 7
 STEPS = ("read", "convert", "parity", "calibrate", "seal")
 
 
@@ -77,19 +78,12 @@ def build(
         graph, session, proven, speeds = _proven(asked, cases, network, graph, session)
     with step("calibrate"):
         found = session.run(cases.rows, asked.rows_max)
-        chosen = calibrate.calibrate(
-            found.logits,
-            found.embedding,
-            cases.labels,
-            asked.error_among_accepted_max,
-            unknown=asked.unknown,
-            coverage=asked.label_set_coverage,
-        )
+        chosen = calibrate.calibrate(found, cases.labels, _wishes(asked), _strange(asked, cases, session))
         golden = select.golden(asked, cases, session)
     with step("seal"):
         plain = {"graph": graph.graph, "weights": graph.weights, "selftest": golden.encode(), "card": b"# Model card\n"}
-        if chosen.reference is not None:
-            plain["reference"] = unknown.encode(chosen.reference)
+        if chosen.detector is not None:
+            plain["reference"] = unknown.encode(chosen.detector)
         content_key = os.urandom(chunks.KEY_BYTES)
         made = _manifest(asked, session.has_embedding, chosen, proven, len(golden.cases))
         bundle = seal(made, plain, content_key, signers)
@@ -128,6 +122,36 @@ def _proven(
         session = sessions[asked.precision] = GraphSession(graph)
         proven = parity.check(session, rows, network, labels, asked.rows_max, precision=asked.precision, text=text)
     return graph, session, proven, variant.speeds(sessions, rows, asked.rows_max)
+
+
+def _wishes(asked: Recipe) -> Wishes:
+    return Wishes(
+        asked.error_among_accepted_max,
+        asked.label_set_coverage,
+        asked.unknown,
+        asked.score,
+        asked.label_set_method,
+        asked.unknown_method,
+    )
+
+
+def _strange(asked: Recipe, cases: Validation, session: GraphSession) -> dict[str, Outputs]:
+    """What the graph answers to inputs of another kind: those the recipe names, and made ones."""
+    if not asked.unknown:
+        return {}
+    given = validation.strange(asked)
+    sets = {} if given is None else {NONE_OF_THESE: given.rows}
+    made = [
+        strange.synthetic(spec, known, STRANGE_CASES, STRANGE_SEED)
+        for spec, known in zip(asked.input.specs, cases.rows, strict=True)
+    ]
+    sets |= {name: tuple(each[name] for each in made) for name in made[0]}
+    found = {}
+    for name, rows in sets.items():
+        # A graph may refuse numbers that mean nothing to it, such as those of no word: then it flags them in its own way.
+        with suppress(RuntimeError):
+            found[name] = session.run(rows, asked.rows_max)
+    return found
 
 
 def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: ParityReport, cases: int) -> Manifest:

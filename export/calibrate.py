@@ -1,64 +1,86 @@
 """Chooses, by experiment on the graph that is served, when to answer, when to abstain, and what is unknown.
 
-Four choices, each made on validation images and evaluated with the rounded numbers that the manifest will carry:
+Each choice is made on validation images and evaluated with the rounded numbers that the manifest will carry:
 
-- the temperature, by least negative log-likelihood (Guo et al. 2017), so that probabilities mean what they say;
-- the distance over which an image is unknown: 95 % of known images are nearer (the reference is fitted on one half of
-  the images, stratified by label, and the distance is taken from the other half, since a mean is nearer to its own);
-- the probability from which on an answer is accepted: the smallest such that the error among accepted answers is at
-  most the recipe's, with the upper Clopper–Pearson bound at 95 %. Images that count as unknown are not among them;
-- the probability from which on a label is not ruled out, so that label sets hold the true one as often as promised.
+- the temperature, so that probabilities mean what they say (``temperature``);
+- how far an input may be from the known ones, and how that is measured (``unknown``);
+- the score of how sure an answer is (``scores``), and from which value on an answer is accepted (``point``). Images that
+  count as unknown are not among the answers; fewer of those that the detector was fitted on do, so more of the doubtful
+  ones stay in, and the threshold errs on the safe side;
+- the labels that are not ruled out, so that label sets hold the true one as often as promised (``conformal``).
 
-The weak spot: that threshold is picked among many on the same images, so its 95 % is nominal; the report gives the
-count and the errors behind it. The arithmetic is numpy alone.
+What the report says of them is measured on images that did not choose it wherever that can be: coverage of label sets on
+folds, distances and the ``Expected`` counts on the half of the images that the detector was not fitted on (on all images
+where the unknown is not asked for). The accuracy, the calibration error and the risk at each coverage are those of all
+images, of which the temperature took one number. The arithmetic is numpy alone.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import Accept, DecisionRule, Expected, LabelSetRule, Unknown
-from appliance.model.confidence import Floats, probabilities
-from appliance.model.decision import E6
-from appliance.model.unknown import Mahalanobis as Reference
+from appliance.bundle.manifest import Accept, DecisionRule, Expected, Unknown
+from appliance.model.confidence import probabilities
+from appliance.model.decision import E6, Decision, Judge
+from appliance.model.unknown import Detector
+from export import conformal, scores, temperature, unknown
+from export.conformal import LabelSetResult
 from export.errors import CalibrationError
+from export.point import OperatingPoint, operating_point
+from export.scores import RiskCurve, ScoreResult
+from export.temperature import Reliability
+from export.unknown import Chosen, Rows, UnknownResult
+
+if TYPE_CHECKING:
+    from export.session import Outputs  # which brings the runtime along
 
 Labels = NDArray[np.int64]
 
 IMAGES_MIN = 100
-IMAGES_OF_A_LABEL_MIN = 4
-CONFIDENCE = 0.95
-KNOWN_QUANTILE = 0.95
-ECE_BINS = 15
-COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
-TEMPERATURES = (0.01, 100.0)
-SHRINKAGE_MIN = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """Where answers are accepted: ``errors`` among ``accepted`` of ``images``; the upper ``bound`` on their rate."""
+class Wishes:
+    """What the recipe asks for. None: chosen by experiment (``score``, ``unknown_method``), or by how many images there are
+    of each label (``label_set_method``). The unknown by ``nearest``, and label sets by ``raps``, only where named.
+    """
 
-    accept_at_least_e6: int
-    images: int
-    accepted: int
-    errors: int
-    bound: float
+    error_among_accepted_max: float
+    label_set_coverage: float
+    unknown: bool
+    score: str | None = None
+    label_set_method: str | None = None
+    unknown_method: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """``rule`` and ``reference`` go into the bundle; the rest is for the report. ECE is before and after scaling."""
+    """``rule`` and ``detector`` go into the bundle; the rest is for the report.
+
+    ``ece`` is before and after scaling; ``ece_by_chance`` what so many images would show of a model whose every probability
+    is right. ``known_distances`` are float64, of the images that the detector was not fitted on; ``strange_distances`` of
+    the sets given, by name; both empty where the unknown is not asked for. In a tuple of results one is ``chosen``; of
+    ``unknown``, one method's.
+    """
 
     rule: DecisionRule
-    reference: Reference | None
+    detector: Detector | None
     accuracy: float
     ece_before: float
     ece_after: float
+    ece_by_chance: float
+    reliability_before: Reliability
+    reliability_after: Reliability
+    scores: tuple[ScoreResult, ...]
+    risk_curve: RiskCurve
     point: OperatingPoint
-    risk_at_coverage: dict[str, float]
+    label_sets: tuple[LabelSetResult, ...]
+    unknown: tuple[UnknownResult, ...]
+    known_distances: NDArray[np.float64]
+    strange_distances: Mapping[str, NDArray[np.float64]]
 
 
 def require_enough(images: int) -> None:
@@ -67,198 +89,72 @@ def require_enough(images: int) -> None:
         raise CalibrationError(f"Calibration needs at least {IMAGES_MIN} validation images, and there are {images}.")
 
 
-def calibrate(
-    logits: Floats, embedding: Floats | None, labels: Labels, error_max: float, *, unknown: bool, coverage: float
-) -> Calibration:
-    """The decision rule for logits ``[N, classes]``, an embedding ``[N, width]`` and the true labels ``[N]``.
+def calibrate(found: "Outputs", labels: Labels, wishes: Wishes, strange: Mapping[str, "Outputs"] = {}) -> Calibration:
+    """The decision rule for the graph's outputs of N validation images and their true labels ``[N]``.
+
+    ``strange`` are its outputs for inputs of another kind, by the name of their set.
 
     Raises:
-        CalibrationError: too few images, no embedding where ``unknown`` is wanted, or an ``error_max`` out of reach.
+        CalibrationError: too few images, no embedding where the unknown is asked for, or a wish out of reach.
     """
     require_enough(len(labels))
+    logits = found.logits
+    if not np.isfinite(logits).all():
+        raise CalibrationError("The graph's output for a validation image is not a number.")
     right = logits.argmax(axis=1) == labels
-    temperature_e6 = round(temperature(logits, labels) * E6)
+    temperature_e6 = round(temperature.fit(logits, labels) * E6)
     calibrated = probabilities(logits, temperature_e6 / E6)
-    confidence = calibrated.max(axis=1)
-    known, reference, reject = np.ones(len(labels), bool), None, None
-    if unknown:
-        if embedding is None:
-            raise CalibrationError("The module returns no embedding, so the recipe must say unknown=False.")
-        reference, reject_above_e6 = fit_reference(embedding, logits, labels, logits.shape[1])
-        reject = Unknown("mahalanobis", reject_above_e6)
-        known = reference.distance(embedding, logits) <= reject_above_e6 / E6
-    point = operating_point(confidence[known], right[known], error_max)
+    before = temperature.reliability(probabilities(logits, 1.0).max(axis=1), right)
+    after = temperature.reliability(calibrated.max(axis=1), right)
+
+    apart = _unknown(found, labels, strange, wishes.unknown_method) if wishes.unknown else None
+    certain = scores.certainties(logits, calibrated, temperature_e6 / E6)
+    compared = scores.compare(certain, right, wishes.score)
+    score = next(result.score for result in compared if result.chosen)
+    known = np.ones(len(labels), bool)
+    if apart is not None:
+        known = unknown.distance(apart.detector, _rows(found, labels)) <= apart.reject_above_e6 / E6
+    point = operating_point(certain[score][known], right[known], wishes.error_among_accepted_max)
+    label_set, label_sets = conformal.choose(calibrated, labels, wishes.label_set_coverage, wishes.label_set_method)
+
+    detector = None if apart is None else apart.detector
+    reject = None if apart is None else Unknown(apart.detector.method, apart.reject_above_e6)
+    accept = Accept(score, point.accept_at_least_e6)
+    rule = DecisionRule(temperature_e6, accept, reject, label_set, Expected(len(labels), 0, 0))
+    rule = replace(rule, expected=_expected(Judge(rule, detector), found, None if apart is None else apart.held_out))
     return Calibration(
-        rule=DecisionRule(
-            temperature_e6,
-            Accept("max_probability", point.accept_at_least_e6),
-            reject,
-            label_set(calibrated, labels, coverage),
-            Expected(len(labels), 0, 0),
-        ),
-        reference=reference,
+        rule=rule,
+        detector=detector,
         accuracy=float(right.mean()),
-        ece_before=expected_calibration_error(probabilities(logits, 1.0).max(axis=1), right),
-        ece_after=expected_calibration_error(confidence, right),
+        ece_before=before.error,
+        ece_after=after.error,
+        ece_by_chance=temperature.by_chance(calibrated.max(axis=1)),
+        reliability_before=before,
+        reliability_after=after,
+        scores=compared,
+        risk_curve=scores.risk_curve(*scores.Ranked(certain[score], ~right).counts()),
         point=point,
-        risk_at_coverage=risk_at_coverage(confidence, right),
+        label_sets=label_sets,
+        unknown=() if apart is None else apart.results,
+        known_distances=np.empty(0) if apart is None else apart.known_distances,
+        strange_distances={} if apart is None else apart.strange_distances,
     )
 
 
-def label_set(calibrated: NDArray[np.float64], labels: Labels, coverage: float) -> LabelSetRule | None:
-    """The probability from which on a label is kept, so that the true one is among those kept at the rate ``coverage``.
-
-    Split conformal prediction with the score 1 − p of the true label (Sadinle et al. 2019; Vovk et al. 2005): the ⌈(n + 1) ·
-    coverage⌉-th smallest of n scores. None where there are too few images for that rank.
-    """
-    likely = np.sort(calibrated[np.arange(len(labels)), labels])[::-1]
-    rank = math.ceil((len(labels) + 1) * coverage - 1e-9)
-    if rank > len(labels):
-        return None
-    return LabelSetRule("lac", round(coverage * E6), (math.floor(likely[rank - 1] * E6),))
+def _unknown(found: "Outputs", labels: Labels, strange: Mapping[str, "Outputs"], wanted: str | None) -> Chosen:
+    if found.embedding is None:
+        raise CalibrationError("The module returns no embedding, so the recipe must say unknown=False.")
+    sets = {name: _rows(outputs, np.zeros(len(outputs.logits), np.int64)) for name, outputs in strange.items()}
+    return unknown.choose(_rows(found, labels), sets, wanted)
 
 
-def temperature(logits: Floats, labels: Labels) -> float:
-    """The temperature of least negative log-likelihood, by golden section over its logarithm.
-
-    Where the model makes no error on these images nothing bounds its certainty from above, so it stays as it is: 1.
-
-    Raises:
-        CalibrationError: no temperature helps; the model is no better than chance here.
-    """
-    rows = np.arange(len(labels))
-    if (logits.argmax(axis=1) == labels).all():
-        return 1.0
-
-    def cost(log_temperature: float) -> float:
-        scaled = np.asarray(logits, np.float64) / math.exp(log_temperature)
-        top = scaled.max(axis=1)
-        return float((top + np.log(np.exp(scaled - top[:, None]).sum(axis=1)) - scaled[rows, labels]).mean())
-
-    low, high = math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1])
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    cost_left, cost_right = cost(left), cost(right)
-    while high - low > 1e-7:
-        if cost_left <= cost_right:
-            high, right, cost_right = right, left, cost_left
-            left = high - ratio * (high - low)
-            cost_left = cost(left)
-        else:
-            low, left, cost_left = left, right, cost_right
-            right = low + ratio * (high - low)
-            cost_right = cost(right)
-    found = math.exp((low + high) / 2)
-    if found > TEMPERATURES[1] * 0.99:
-        share = float((logits.argmax(axis=1) == labels).mean())
-        raise CalibrationError(f"The model is no better than chance on the validation images: {share:.1%} are right.")
-    return found
+def _rows(outputs: "Outputs", labels: Labels) -> Rows:
+    assert outputs.embedding is not None  # noqa: S101  one graph gave them all, and its embedding has been looked for
+    return Rows(outputs.embedding, outputs.logits, labels)
 
 
-def expected_calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = ECE_BINS) -> float:
-    """The mean gap between confidence and accuracy over equal-width bins, weighted by how many fall into each."""
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[place == b].sum() - right[place == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(confidence))
-
-
-def risk_at_coverage(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, float]:
-    """The error rate among the surest share of the answers, for each share in ``COVERAGES``."""
-    wrong = ~right[np.argsort(-confidence, kind="stable")]
-    return {f"{c:.0%}": float(wrong[: max(1, round(c * len(wrong)))].mean()) for c in COVERAGES}
-
-
-def upper_bound(errors: int, trials: int, confidence: float = CONFIDENCE) -> float:
-    """The one-sided Clopper–Pearson bound: the rate at which so few errors would have probability 1 − confidence."""
-    if errors >= trials:
-        return 1.0
-    low, high = errors / trials, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if binomial_tail(errors, trials, middle) > 1 - confidence else (low, middle)
-    return high
-
-
-def binomial_tail(errors: int, trials: int, rate: float) -> float:
-    """P(X ≤ errors) for X ~ Binomial(trials, rate), summed in logarithms so that no term overflows."""
-    if rate <= 0 or rate >= 1:
-        return 1.0 if rate <= 0 or errors >= trials else 0.0
-    terms = [
-        math.lgamma(trials + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(trials - k + 1)
-        + k * math.log(rate)
-        + (trials - k) * math.log1p(-rate)
-        for k in range(errors + 1)
-    ]
-    top = max(terms)
-    return min(1.0, math.exp(top) * math.fsum(math.exp(term - top) for term in terms))
-
-
-def operating_point(confidence: Floats, right: NDArray[np.bool_], error_max: float) -> OperatingPoint:
-    """The smallest threshold whose accepted answers are wrong at a rate of at most ``error_max``, at 95 % confidence.
-
-    Raises:
-        CalibrationError: no threshold is good enough on so many images; the sentence says what would be.
-    """
-    thresholds, place = np.unique(np.floor(confidence * E6).astype(np.int64), return_inverse=True)
-    accepted = np.bincount(place)[::-1].cumsum()[::-1]  # how many are at or over each threshold
-    errors = np.bincount(place, ~right)[::-1].cumsum()[::-1].astype(int)
-    for threshold, n, k in zip(thresholds, accepted, errors, strict=True):
-        if k <= error_max * n and binomial_tail(int(k), int(n), error_max) <= 1 - CONFIDENCE:
-            return OperatingPoint(int(threshold), len(right), int(n), int(k), upper_bound(int(k), int(n)))
-    bounds = [upper_bound(int(k), int(n)) for n, k in zip(accepted, errors, strict=True)]
-    best = int(np.argmin(bounds))
-    enough = math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-error_max))
-    raise CalibrationError(
-        f"No threshold keeps the error among accepted answers at {error_max:.2%} or less with {CONFIDENCE:.0%} "
-        f"confidence: the best has {errors[best]} errors in {accepted[best]} answers, a bound of {bounds[best]:.2%}; "
-        f"use error_among_accepted_max={math.ceil(bounds[best] * 1000) / 1000}, or more validation images "
-        f"(at least {enough} accepted without an error, and there are {len(right)})."
-    )
-
-
-def fit_reference(embedding: Floats, logits: Floats, labels: Labels, classes: int) -> tuple[Reference, int]:
-    """Class means and a shared precision, and the distance (in millionths) over which an image is unknown.
-
-    The even images of each label, in order, fit the reference; the odd ones give the distance.
-
-    Raises:
-        CalibrationError: a label has too few images, or the embedding says nothing.
-    """
-    counts = np.bincount(labels, minlength=classes)
-    if counts.min() < IMAGES_OF_A_LABEL_MIN:
-        raise CalibrationError(
-            f"To tell the unknown, every label needs at least {IMAGES_OF_A_LABEL_MIN} validation images, and label "
-            f"{int(counts.argmin())} has {counts.min()}; add images, or say unknown=False in the recipe."
-        )
-    points = np.asarray(embedding, np.float64)
-    fitting = np.zeros(len(labels), bool)
-    for k in range(classes):
-        fitting[np.flatnonzero(labels == k)[::2]] = True
-    means = np.stack([points[fitting & (labels == k)].mean(axis=0) for k in range(classes)])
-    covariance = shrunk_covariance(points[fitting] - means[labels[fitting]])
-    if not np.trace(covariance) > 0:
-        raise CalibrationError("The embedding does not vary between images, so it cannot tell the unknown.")
-    precision = np.linalg.inv(covariance)
-    precision = (precision + precision.T) / 2
-    reference = Reference(means.astype(np.float32), precision.astype(np.float32))
-    distances = np.sort(reference.distance(embedding[~fitting], logits[~fitting]))
-    rank = min(len(distances), math.ceil(KNOWN_QUANTILE * (len(distances) + 1)))
-    return reference, math.ceil(distances[rank - 1] * E6)
-
-
-def shrunk_covariance(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The covariance of zero-mean rows ``[N, width]``, drawn towards a multiple of the identity: so it has an inverse.
-
-    How far is the estimate of Ledoit and Wolf 2004 (A well-conditioned estimator for large-dimensional covariance
-    matrices), but at least 0.001, for units that never fire.
-    """
-    count, width = residuals.shape
-    sample = residuals.T @ residuals / count
-    scale = np.trace(sample) / width
-    spread = ((sample - scale * np.eye(width)) ** 2).sum()
-    squares = residuals**2
-    noise = ((squares.T @ squares).sum() / count - (sample**2).sum()) / count
-    shrinkage = max(SHRINKAGE_MIN, min(1.0, noise / spread)) if spread > 0 else 1.0
-    return np.asarray((1 - shrinkage) * sample + shrinkage * scale * np.eye(width))
+def _expected(judge: Judge, found: "Outputs", held_out: NDArray[np.bool_] | None) -> Expected:
+    """How the product decides on images that the detector was not fitted on; on all where there is none."""
+    rows = slice(None) if held_out is None else held_out
+    judged = judge.judge(found.logits[rows], None if found.embedding is None else found.embedding[rows]).decisions
+    return Expected(len(judged), judged.count(Decision.ABSTAIN), judged.count(Decision.OUT_OF_DISTRIBUTION))

@@ -40,7 +40,7 @@ def report(
 ) -> dict[str, Any]:
     """A value for ``json.dumps``. ``found`` are the graph's outputs for the validation images."""
     rule, point = calibration.rule, calibration.point
-    judged = Judge(rule, calibration.reference).judge(found.logits, found.embedding)
+    judged = Judge(rule, calibration.detector).judge(found.logits, found.embedding)
     counts = Counter(validation.labels.tolist())
     return {
         "model": asdict(sealed.model) | {"digest": digest, "bundle_id": sealed.bundle_id, "created": sealed.created},
@@ -58,7 +58,12 @@ def report(
             "operating_point": asdict(point),
             "unknown": None if rule.unknown is None else asdict(rule.unknown),
             "label_set": None if rule.label_set is None else asdict(rule.label_set) | _coverage(judged, validation),
-            "error_at_coverage": calibration.risk_at_coverage,
+            "error_at_coverage": {
+                f"{coverage:.0%}": 1 - accuracy
+                for score in calibration.scores
+                if score.chosen
+                for coverage, accuracy in score.accuracy_at.items()
+            },
         },
         "decisions": {str(decision): count for decision, count in sorted(Counter(judged.decisions).items())},
         "parts": {part.name: {"bytes": part.plain_size, "sha256": part.plain_sha256} for part in sealed.parts},
