@@ -148,8 +148,8 @@ def _strange(asked: Recipe, cases: Validation, session: GraphSession) -> dict[st
     sets |= {name: tuple(each[name] for each in made) for name in made[0]}
     found = {}
     for name, rows in sets.items():
-        # A graph may refuse numbers that mean nothing to it, such as those of no word: then it flags them in its own way.
-        with suppress(RuntimeError):
+        # A graph may refuse numbers that mean nothing to it; the exceptions of the runtime have no common base.
+        with suppress(Exception):
             found[name] = session.run(rows, asked.rows_max)
     return found
 
