@@ -3,6 +3,7 @@
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 from onnx import TensorProto, helper
 
 from appliance import load as loading
-from appliance.bundle.manifest import DecisionRule, Golden, Manifest, OutputSpec, RuntimeSpec, Unknown
+from appliance.bundle.manifest import Golden, Manifest, OutputSpec, RuntimeSpec, Unknown
 from appliance.engine import graph
 from appliance.engine.session import Hardware
 from appliance.errors import BundleError, ConfigError, FailedGoldenCase, InvalidInput, MalformedBundle, RefusedGraph
 from appliance.load import LoadedModel
-from appliance.model.confidence import Reference
+from appliance.model import unknown
 from appliance.model.golden import GoldenCases
 from appliance.model.inputs import Encoded
+from appliance.model.unknown import Mahalanobis
 from tests import forge
 from tests.forge import Forge
 
@@ -149,20 +151,20 @@ def test_selftest_that_is_no_archive_is_malformed(data: bytes) -> None:
 
 
 def test_provider_that_this_machine_lacks_is_the_operators_problem() -> None:
-    allowed = RuntimeSpec(forge.OPSET, "1.20.0", ("RemoteExecutionProvider", "CPUExecutionProvider"), 16)
+    allowed = RuntimeSpec(forge.OPSET, "1.20.0", "fp32", ("RemoteExecutionProvider", "CPUExecutionProvider"), 16)
     for providers in (("RemoteExecutionProvider",), ("NoSuchProvider",), ("CUDAExecutionProvider",)):
         with pytest.raises(ConfigError, match=r"engine\.providers"):
             load(forge.manifest(runtime=allowed), Hardware(providers, 1))
 
 
 def test_provider_that_the_manifest_does_not_allow_is_never_used() -> None:
-    only = RuntimeSpec(forge.OPSET, "1.20.0", ("CUDAExecutionProvider",), 16)
+    only = RuntimeSpec(forge.OPSET, "1.20.0", "fp32", ("CUDAExecutionProvider",), 16)
     with pytest.raises(ConfigError):
         load(forge.manifest(runtime=only))
 
 
 def test_model_proved_with_a_later_runtime_is_refused() -> None:
-    later = RuntimeSpec(forge.OPSET, "99.0.0", ("CPUExecutionProvider",), 16)
+    later = RuntimeSpec(forge.OPSET, "99.0.0", "fp32", ("CPUExecutionProvider",), 16)
     with pytest.raises(RefusedGraph, match="later release"):
         load(forge.manifest(runtime=later))
 
@@ -234,12 +236,12 @@ def embedding_model() -> bytes:
 
 
 KNOWING = forge.manifest(
-    outputs=OutputSpec("logits", "product"), decision=DecisionRule(1_000_000, 500_000, Unknown("mahalanobis", 5_000_000))
+    outputs=OutputSpec("logits", "product"), decision=replace(forge.RULE, unknown=Unknown("mahalanobis", 5_000_000))
 )
 
 
 def reference(width: int) -> bytes:
-    return Reference(np.zeros((3, width), np.float32), np.eye(width, dtype=np.float32)).encode()
+    return unknown.encode(Mahalanobis(np.zeros((3, width), np.float32), np.eye(width, dtype=np.float32)))
 
 
 def test_model_with_a_reference_tells_distances() -> None:
@@ -257,6 +259,16 @@ def test_reference_of_another_width_than_the_embedding_never_serves() -> None:
 
 
 def test_reference_of_other_classes_is_malformed() -> None:
-    two = Reference(np.zeros((2, 3), np.float32), np.eye(3, dtype=np.float32)).encode()
+    two = unknown.encode(Mahalanobis(np.zeros((2, 3), np.float32), np.eye(3, dtype=np.float32)))
     with pytest.raises(MalformedBundle):
         load(KNOWING, graph=embedding_model(), reference=two)
+
+
+def test_model_brings_its_card() -> None:
+    assert load().card == forge.CARD.decode()
+
+
+@pytest.mark.parametrize("card", [b"\xff", b"#" * ((1 << 20) + 1)], ids=["not UTF-8", "over a mebibyte"])
+def test_card_that_nobody_can_read_is_malformed(card: bytes) -> None:
+    with pytest.raises(MalformedBundle, match="model card"):
+        load(card=card)

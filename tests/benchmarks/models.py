@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
-from appliance.bundle.manifest import DecisionRule, Golden, ImageSpec, InputSpec, Label, Manifest, ModelId, RuntimeSpec
+from appliance.bundle.manifest import Golden, ImageSpec, InputSpec, Label, Manifest, ModelId, RuntimeSpec
 from appliance.model.golden import GoldenCases
 from appliance.model.inputs import Content, Encoded, Raw
 from tests import forge
@@ -159,7 +159,8 @@ class Made:
         ]
         cases = GoldenCases(tuple((content,) for content in given), self.logits)
         return forge.bundle(
-            _manifest(self.network), {"graph": self.graph, "weights": self.weights, "selftest": cases.encode()}
+            _manifest(self.network),
+            {"graph": self.graph, "weights": self.weights, "selftest": cases.encode(), "card": forge.CARD},
         )
 
     def save(self, folder: Path) -> None:

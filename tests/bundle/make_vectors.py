@@ -25,22 +25,23 @@ from appliance.bundle import chunks, container, grant, policy, signature
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.manifest import (
     PAYLOAD_TYPE,
-    DecisionRule,
+    Accept,
     Golden,
     InputSpec,
     LabelSetRule,
     ModelId,
     OutputSpec,
     RuntimeSpec,
+    TextSpec,
     Unknown,
 )
 from appliance.bundle.policy import Listing
 from appliance.bundle.signature import ED25519, ML_DSA_65, SigningKey, encode_key, key_id, key_ring
 from appliance.canonical import format_time
-from appliance.model import inputs
-from appliance.model.confidence import Reference
+from appliance.model import inputs, text, unknown
 from appliance.model.golden import GoldenCases
 from appliance.model.inputs import Encoded, Raw
+from appliance.model.unknown import Detector, Mahalanobis, Nearest, RelativeMahalanobis, Vim
 from tests import forge
 from tests.bundle import breaking
 from tests.bundle.breaking import flipped, regranted, resigned, with_parts, with_signed_parts
@@ -144,7 +145,7 @@ def vectors(vendor: Vendor) -> Iterator[tuple[str, str, Pair]]:
     yield "part-with-a-flipped-bit", "corrupt_payload", pair(flipped(good, (len(good) - 700) * 8))
     yield "file-cut", "corrupt_payload", pair(good[:-1])
     yield "file-extended", "corrupt_payload", pair(good + b"\0")
-    yield "parts-swapped", "corrupt_payload", pair(with_parts(good, [ours[1], ours[0], ours[2]]))
+    yield "parts-swapped", "corrupt_payload", pair(with_parts(good, [ours[1], ours[0], *ours[2:]]))
     yield "parts-of-another-bundle", "corrupt_payload", pair(with_parts(good, breaking.parts(other)))
     weights = forge.parts()["weights"]
     for name, key, context, plain in (
@@ -152,7 +153,7 @@ def vectors(vendor: Vendor) -> Iterator[tuple[str, str, Pair]]:
         ("part-made-for-another-place", vendor.content_key, breaking.context(good, 2), weights),
         ("part-with-other-content", vendor.content_key, breaking.context(good, 1), bytes(len(weights))),
     ):
-        changed = [ours[0], chunks.encrypt(key, context, plain), ours[2]]
+        changed = [ours[0], chunks.encrypt(key, context, plain), *ours[2:]]
         yield name, "corrupt_payload", granted(with_signed_parts(good, own, changed))
 
     yield "graph-is-not-one", "refused_graph", of(graph=b"not a protobuf")
@@ -168,7 +169,7 @@ def vectors(vendor: Vendor) -> Iterator[tuple[str, str, Pair]]:
     model = forge.model()
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 8, 8, 1]))
     yield "graph-takes-floats", "refused_graph", of(graph=model.SerializeToString())
-    later = RuntimeSpec(forge.OPSET, "99.0.0", ("CPUExecutionProvider",), 16)
+    later = RuntimeSpec(forge.OPSET, "99.0.0", "fp32", ("CPUExecutionProvider",), 16)
     yield "proved-with-a-later-runtime", "refused_graph", granted(vendor.bundle(forge.manifest(runtime=later)))
 
     golden = forge.golden()
@@ -224,14 +225,14 @@ def third_edition(vendor: Vendor) -> Iterator[Vector]:
     cases = tuple(
         (Raw("FP32", (1,), a.tobytes()), Raw("INT64", (1, 4), w.tobytes())) for a, w in zip(ages, words, strict=True)
     )
-    parts = {"graph": graph.SerializeToString(), "weights": weights.tobytes()}
+    parts = {"graph": graph.SerializeToString(), "weights": weights.tobytes(), "card": forge.CARD}
 
     def bundle(name: str, expect: str, selftest: bytes, **changes: Any) -> Vector:
         sealed = vendor.bundle(forge.manifest(**{"inputs": specs} | changes), parts | {"selftest": selftest})
         return Vector(name, expect, sealed, vendor.grant(sealed))
 
     good = GoldenCases(cases, logits).encode()
-    kept = DecisionRule(1_000_000, 500_000, None, LabelSetRule("lac", 900_000, 50_000))
+    kept = replace(forge.RULE, label_set=LabelSetRule("lac", 900_000, (50_000,)))
     yield bundle("valid-tensors-and-label-sets", "ok", good, decision=kept)
     yield bundle("tensor-inputs-in-another-order", "malformed", good, inputs=specs[::-1])
     yield bundle("tensor-of-another-datatype", "refused_graph", good, inputs=(specs[0], replace(specs[1], datatype="INT32")))
@@ -239,6 +240,110 @@ def third_edition(vendor: Vendor) -> Iterator[Vector]:
     yield bundle("tensor-golden-logits-differ", "failed_golden_case", GoldenCases(cases, logits + 1).encode())
     of_images = GoldenCases.of_encoded([forge.png(forge.image(seed)) for seed in range(3)], logits).encode()
     yield bundle("images-where-tensors-are-wanted", "malformed", of_images)
+
+
+def fourth_edition(vendor: Vendor) -> Iterator[Vector]:
+    """What came with confidence: the model card, ways to tell the unknown, label sets of other kinds; and texts."""
+    yield from _rules(vendor)
+    yield from _references(vendor)
+    yield from _texts(vendor)
+
+
+def _rules(vendor: Vendor) -> Iterator[Vector]:
+    def bundle(name: str, expect: str, plain: dict[str, bytes] | None = None, **decision: Any) -> Vector:
+        made = forge.manifest(decision=replace(forge.RULE, **decision))
+        sealed = vendor.bundle(made, forge.parts() | (plain or {}))
+        return Vector(name, expect, sealed, vendor.grant(sealed))
+
+    yield bundle("valid-label-sets-by-class", "ok", label_set=LabelSetRule("lac_by_class", 900_000, (1, 2, 3)))
+    yield bundle("valid-label-sets-adaptive", "ok", label_set=LabelSetRule("raps", 900_000, (10**6,), 10_000, 2))
+    yield bundle("valid-score-below-zero", "ok", accept=Accept("entropy", -300_000))
+    yield bundle("card-is-not-utf-8", "malformed", {"card": b"\xff"})
+    good, own = vendor.bundle(), [vendor.exporter]
+    said = breaking.payload(good)["predicate"]["decision"]
+    adaptive = {"method": "raps", "coverage_e6": 900_000, "thresholds_e6": [1], "penalty_e6": 0, "free_ranks": 0}
+    for name, changes in {
+        "manifest-with-a-threshold-too-few": {"label_set": adaptive | {"method": "lac_by_class"}},
+        "manifest-with-a-penalty-and-no-ranks": {"label_set": adaptive | {"method": "lac", "penalty_e6": 1}},
+        "manifest-with-a-score-of-no-name": {"accept": {"score": "confidence", "at_least_e6": 1}},
+        "manifest-that-expects-more-than-its-cases": {"expected": {"cases": 5, "abstained": 3, "unknown": 3}},
+    }.items():
+        bad = resigned(good, own, lambda s, c=changes: s["predicate"].update(decision=said | c))  # type: ignore[misc]
+        yield Vector(name, "malformed", *granted_as(vendor, bad)[:2])
+    bad = resigned(good, own, lambda s: s["predicate"]["runtime"].update(precision="bf16"))
+    yield Vector("manifest-of-another-precision", "malformed", *granted_as(vendor, bad)[:2])
+
+
+def _references(vendor: Vendor) -> Iterator[Vector]:
+    """One of each method, and one array of each wrong."""
+    images, width, f = [_file(Image.fromarray(forge.image(seed)[..., 0]), "PNG") for seed in range(3)], 70, np.float32
+    means, unit, one = np.zeros((forge.CLASSES, width), f), np.eye(width, dtype=f), np.ones((), f)
+    good: list[Detector] = [
+        RelativeMahalanobis(means, unit, np.zeros(width, f), unit),
+        Vim(np.zeros(width, f), unit[:, :5], one),
+        Nearest(unit[:9], 2 * one),
+    ]
+    for detector in good:
+        yield _linear(vendor, f"valid-{detector.method.replace('_', '-')}", "ok", 1, "stretch", images, detector=detector)
+    bad: dict[str, Detector] = {
+        "reference-for-other-classes": Mahalanobis(means[1:], unit),
+        "reference-that-is-not-positive": Mahalanobis(means, -unit),
+        "reference-with-a-spread-of-another-width": RelativeMahalanobis(means, unit, np.zeros(width, f), unit[1:, 1:]),
+        "reference-with-a-residual-of-no-column": Vim(np.zeros(width, f), unit[:, :0], one),
+        "reference-with-fewer-neighbours-than-k": Nearest(unit[:9], 10 * one),
+        "reference-with-a-number-that-is-none": Nearest(unit[:9] * f("nan"), one),
+    }
+    for name, detector in bad.items():
+        yield _linear(vendor, name, "malformed", 1, "stretch", images, detector=detector)
+
+
+def _texts(vendor: Vendor) -> Iterator[Vector]:
+    """Logits are linear in the numbers of the words, so that a reader that counts otherwise misses them."""
+    spec = InputSpec("text", "INT64", (7,), text=TextSpec("folded", 100, ("fever", "no", ".", "strasse")))
+    weights = np.linspace(-1, 1, 7 * forge.CLASSES, dtype=np.float32).reshape(7, forge.CLASSES)
+    nodes = [
+        helper.make_node("Cast", ["text"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["floats", "W"], ["logits"]),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "texts",
+        [helper.make_tensor_value_info("text", TensorProto.INT64, ["batch", 7])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", forge.CLASSES])],
+        [forge.tensor("W", weights)],
+    )
+    graph = helper.make_model(made, opset_imports=[helper.make_opsetid("", forge.OPSET)], ir_version=10)
+    texts = ["No FEVER.", "Stra\u00dfe\u2003\ufb01ve_5 no", "fever\u0301..no"]
+    encoded = [said.encode() for said in texts]
+    assert spec.text is not None
+    rows = text.tokens(spec.text, 6, encoded)
+    logits = rows.astype(np.float32) @ weights
+
+    def bundle(name: str, expect: str, cases: list[bytes], **changes: Any) -> Vector:
+        parts = {"graph": graph.SerializeToString(), "weights": weights.tobytes(), "card": forge.CARD}
+        selftest = GoldenCases.of_encoded(cases, logits).encode()
+        sealed = vendor.bundle(forge.manifest(**{"inputs": (spec,)} | changes), parts | {"selftest": selftest})
+        return Vector(name, expect, sealed, vendor.grant(sealed))
+
+    yield bundle("valid-texts", "ok", encoded)
+    yield bundle("golden-text-that-is-too-long", "failed_golden_case", [b"a b c d e f g", *encoded[1:]])
+    yield bundle("golden-text-of-nothing", "failed_golden_case", [b" ", *encoded[1:]])
+    yield bundle("golden-text-that-is-not-utf-8", "failed_golden_case", [b"\xff", *encoded[1:]])
+    yield bundle("golden-text-over-its-bytes", "failed_golden_case", [b"a" * 101, *encoded[1:]])
+    kept = replace(spec, text=replace(spec.text, case="kept"))
+    yield bundle("texts-whose-case-is-kept", "failed_golden_case", encoded, inputs=(kept,))
+    good, own = bundle("", "", encoded).bundle, [vendor.exporter]
+    said = breaking.payload(good)["predicate"]["inputs"][0]
+    for name, changes in {
+        "manifest-with-a-word-twice": {"text": said["text"] | {"words": ["no", "no"]}},
+        "manifest-with-texts-of-int32": {"datatype": "INT32"},
+        "manifest-with-texts-of-no-words": {"shape": [1]},
+        "manifest-with-texts-that-are-images": {
+            "image": breaking.payload(vendor.bundle())["predicate"]["inputs"][0]["image"]
+        },
+    }.items():
+        bad = resigned(good, own, lambda s, c=changes: s["predicate"].update(inputs=[said | c]))  # type: ignore[misc]
+        yield Vector(name, "malformed", *granted_as(vendor, bad)[:2])
 
 
 def says(vendor: Vendor, *bundles: bytes, **changes: Any) -> bytes:
@@ -432,7 +537,7 @@ def _contents(vendor: Vendor) -> Iterator[Vector]:
         return Vector(name, expect, bundle, vendor.grant(bundle))
 
     def with_weights(name: str, part: bytes) -> Vector:
-        bundle = with_signed_parts(good, own, [ours[0], part, ours[2]])
+        bundle = with_signed_parts(good, own, [ours[0], part, *ours[2:]])
         return Vector(name, "corrupt_payload", bundle, vendor.grant(bundle))
 
     yield with_weights("part-with-its-salt-changed", flipped(ours[1], 3))
@@ -531,6 +636,7 @@ def _linear(
     resize: str,
     images: list[bytes],
     instead: bytes | None = None,
+    detector: Detector | None = None,
     **limits: int,
 ) -> Vector:
     """Logits and an embedding, linear in the pixels: weights of several chunks, a reference, and these golden cases.
@@ -562,15 +668,15 @@ def _linear(
     rows = inputs.decode(spec, images)
     logits = np.asarray(rows.reshape(len(rows), -1).astype(np.float32) @ embed @ decide, np.float32)
     golden = GoldenCases.of_encoded((instead or images[0], *images[1:]), logits)
-    reference = Reference(np.zeros((forge.CLASSES, width), np.float32), np.eye(width, dtype=np.float32))
+    reference = detector or Mahalanobis(np.zeros((forge.CLASSES, width), np.float32), np.eye(width, dtype=np.float32))
     manifest = forge.manifest(
         inputs=(replace(spec, image=replace(spec.image, **limits)),),
         outputs=OutputSpec("logits", "embedding"),
-        decision=DecisionRule(1_000_000, 500_000, Unknown("mahalanobis", 10**9)),
+        decision=replace(forge.RULE, unknown=Unknown(reference.method, 10**9)),
         golden=Golden(len(images), 10_000),
     )
-    parts = {"graph": graph.SerializeToString(), "weights": embed.tobytes()}
-    bundle = vendor.bundle(manifest, parts | {"selftest": golden.encode(), "reference": reference.encode()})
+    parts = {"graph": graph.SerializeToString(), "weights": embed.tobytes(), "card": forge.CARD}
+    bundle = vendor.bundle(manifest, parts | {"selftest": golden.encode(), "reference": unknown.encode(reference)})
     return Vector(name, expect, bundle, vendor.grant(bundle))
 
 
@@ -581,7 +687,7 @@ def main(folder: Path = FOLDER) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     index = json.loads(index_path.read_text()) if index_path.exists() else _empty_index(vendor)
     known = {row["name"] for row in index["vectors"]}
-    for edition in (first_edition, second_edition, third_edition):
+    for edition in (first_edition, second_edition, third_edition, fourth_edition):
         for vector in edition(vendor):
             if vector.name not in known:
                 index["vectors"].append(_write(folder, vector))

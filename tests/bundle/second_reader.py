@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import unicodedata
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,26 +40,50 @@ POLICY = {**KEYS, "bundles": (PUBLISHED, 0, 10_000), "revoked_keys": ({"key_id":
 SUITE, LIMITS = {"kem": range(25_722, 25_723), "kdf": range(1, 2), "aead": range(2, 3)}, {"workers_max": range(1, 65)}
 SUBJECT = {"manifest_sha256": HASH, "model": NAME, "version": VERSION, "site": TEXT, "recipient": HASH}
 GRANT = {**SUBJECT, "not_before": TIME, "not_after": TIME, "grace_days": range(366), "suite": SUITE, "sealed": BASE64}
-ANNOTATIONS = {"size": SIZE[1:], "plain_size": SIZE, "plain_sha256": HASH, "role": "graph|weights|selftest|reference"}
+ANNOTATIONS = {"size": SIZE[1:], "plain_size": SIZE, "plain_sha256": HASH, "role": "graph|weights|selftest|card|reference"}
 PART = {"annotations": ANNOTATIONS, "digest": {"sha256": HASH}, "name": "[a-z0-9_]{1,32}"}
 MODEL = {"id": NAME, "version": VERSION, "min_supported_version": VERSION}
 GOLDEN = {"cases": range(1, 257), "logit_tolerance_e6": range(1, 1_000_001)}
 LIMITS_OF_IMAGES = {"pixels_max": range(1, 89_478_486), "bytes_max": range(1, 2**30 + 1)}
 IMAGE = [None, {**LIMITS_OF_IMAGES, "resize": "stretch|crop", "decode": "full|draft"}]
-INPUT = {"name": TENSOR, "datatype": "|".join(KINDS), "shape": (range(1, 2**30 + 1), 0, 7), "image": IMAGE}
+WORDS = {"case": "kept|folded", "bytes_max": range(1, 2**20 + 1), "words": (TEXT, 1, 100_000)}
+INPUT = {
+    "name": TENSOR,
+    "datatype": "|".join(KINDS),
+    "shape": (range(1, 2**30 + 1), 0, 7),
+    "image": IMAGE,
+    "text": [None, WORDS],
+}
 OUTPUTS = {"logits": TENSOR, "embedding": [None, TENSOR]}
 LABEL = {"name": TEXT, "code": [None, {"system": TEXT, "value": TEXT}]}
-UNKNOWN = [None, {"method": "mahalanobis", "reject_above_e6": range(10**15 + 1)}]
-KEPT = [None, {"method": "lac", "coverage_e6": range(500_000, 10**6), "include_at_least_e6": range(1_000_001)}]
-SURE = {"temperature_e6": range(1_000, 10**9 + 1), "accept_at_least_e6": range(1_000_002)}
-DECISION = {**SURE, "unknown": UNKNOWN, "label_set": KEPT}
-RUNTIME = {"opset": range(18, 100), "onnxruntime_min": RELEASE, "providers": (TEXT, 1, 8), "rows_max": range(1, 1_025)}
+METHODS = {
+    "mahalanobis": {"means": "cw", "precision": "ww"},
+    "relative_mahalanobis": {"means": "cw", "precision": "ww", "centre": "w", "spread": "ww"},
+    "vim": {"origin": "w", "residual": "wr", "scale": ""},
+    "nearest": {"bank": "nw", "k": ""},
+}
+UNKNOWN = [None, {"method": "|".join(METHODS), "reject_above_e6": range(-(10**15), 10**15 + 1)}]
+KEPT = {"coverage_e6": range(500_000, 10**6), "thresholds_e6": (range(10**12 + 1), 1, 100_000)}
+PLAIN = {**KEPT, "method": "lac|lac_by_class", "penalty_e6": range(1), "free_ranks": range(1)}
+RAPS = {**KEPT, "method": "raps", "penalty_e6": range(10**6 + 1), "free_ranks": range(100_001)}
+SCORES = "max_probability|margin|entropy|top_two|max_logit|energy|gen"
+ACCEPT = {"score": SCORES, "at_least_e6": range(-(10**12), 10**12 + 1)}
+EXPECTED = {"cases": VERSION, "abstained": range(2**31), "unknown": range(2**31)}
+SURE = {"temperature_e6": range(1_000, 10**9 + 1), "accept": ACCEPT, "expected": EXPECTED}
+DECISION = {**SURE, "unknown": UNKNOWN, "label_set": [None, PLAIN, RAPS]}
+RUNTIME = {
+    "precision": "fp32|fp16|int8",
+    "opset": range(18, 100),
+    "onnxruntime_min": RELEASE,
+    "providers": (TEXT, 1, 8),
+    "rows_max": range(1, 1_025),
+}
 PROVENANCE = {"checkpoint_sha256": HASH, "tools": {"*": "(?s).*"}, "parity": {"*": range(1 - 2**53, 2**53)}}
 HEAD = {"bundle_id": "[0-9a-f]{32}", "model": MODEL, "created": TIME, "change_class": "initial|minor|major"}
 BODY = {"intended_use": "(?s).{1,2000}", "inputs": (INPUT, 1, 16), "outputs": OUTPUTS, "labels": (LABEL, 2, 100_000)}
 MANIFEST = {**HEAD, **BODY, "decision": DECISION, "runtime": RUNTIME, "golden": GOLDEN, "provenance": PROVENANCE}
 TYPES = {"_type": "https://in-toto[.]io/Statement/v1", "predicateType": "urn:x-appliance:manifest:v1"}
-STATEMENT = {**TYPES, "predicate": MANIFEST, "subject": (PART, 3, 4)}
+STATEMENT = {**TYPES, "predicate": MANIFEST, "subject": (PART, 4, 5)}
 PLACE = {"location": "weights", "offset": "[0-9]{1,18}", "length": "[0-9]{1,18}"}
 BUNDLE_FILE = "application/vnd.in-toto+json", 1_048_576, [STATEMENT], "exporter"
 GRANT_FILE = "application/vnd.appliance.grant.v1+json", 65_536, [GRANT, {**GRANT, "limits": LIMITS}], "licensing"
@@ -140,7 +165,7 @@ class Reading:
     def check_manifest(self, manifest: dict, parts: list[dict]) -> None:
         """The rules of section 4 that a form does not hold."""
         measured, outputs = manifest["decision"]["unknown"] is not None, manifest["outputs"]
-        roles = ["graph", *(["reference"] if measured else []), "selftest", "weights"]
+        roles = ["card", "graph", *(["reference"] if measured else []), "selftest", "weights"]
         require(sorted(part["annotations"]["role"] for part in parts) == roles)
         for named in (parts, manifest["labels"], manifest["inputs"]):
             require(len({one["name"] for one in named}) == len(named))
@@ -153,6 +178,14 @@ class Reading:
         )
         require(len(pictures) <= 1 and all(spec["datatype"] == "UINT8" for spec in pictures))
         require(all(fits(SIDE, h) and fits(SIDE, w) and c in (1, 3) for h, w, c in [spec["shape"] for spec in pictures]))
+        for spec in (spec for spec in manifest["inputs"] if spec["text"]):
+            (length,) = spec["shape"]
+            require(spec["datatype"] == "INT64" and not spec["image"] and 2 <= length <= 65_537)
+            require(len(set(spec["text"]["words"])) == len(spec["text"]["words"]))
+        kept, expected = manifest["decision"]["label_set"], manifest["decision"]["expected"]
+        wanted = len(manifest["labels"]) if kept and kept["method"] == "lac_by_class" else 1
+        require(kept is None or len(kept["thresholds_e6"]) == wanted)
+        require(expected["abstained"] + expected["unknown"] <= expected["cases"])
         require(manifest["model"]["min_supported_version"] <= manifest["model"]["version"])
         require(outputs["logits"] != outputs["embedding"] and not (measured and outputs["embedding"] is None))
 
@@ -242,6 +275,41 @@ class Reading:
         resize = ImageOps.fit if wanted["resize"] == "crop" else Image.Image.resize
         return np.asarray(resize(image, (width, height), Image.Resampling.BILINEAR)).reshape(1, *spec["shape"])
 
+    def tokenize(self, encoded: np.ndarray, spec: dict) -> np.ndarray:
+        """Section 4.1: a batch of one text."""
+        wanted = spec["text"]
+        said = unicodedata.normalize("NFKC", encoded.tobytes().decode())
+        if wanted["case"] == "folded":
+            said = unicodedata.normalize("NFKC", said.casefold())
+        tokens: list[str] = []
+        inside = False
+        for character in said:
+            word = character == "_" or character.isalnum()
+            if word and inside:
+                tokens[-1] += character
+            elif not character.isspace():
+                tokens.append(character)
+            inside = word
+        require(len(encoded) <= wanted["bytes_max"] and 1 <= len(tokens) < spec["shape"][0])
+        numbers = {one: number for number, one in enumerate(wanted["words"], 2)}
+        row = [len(tokens), *(numbers.get(one, 1) for one in tokens)]
+        return np.array([row + [0] * (spec["shape"][0] - len(row))], np.int64)
+
+    def check_reference(self, data: bytes, method: str, classes: int, width: int) -> None:
+        """Sections 4.2 and 4.3: a letter for each dimension of each array."""
+        forms = METHODS[method]
+        arrays = dict(zip(forms, self.read_archive(data, dict.fromkeys(forms, "float32")), strict=True))
+        free = {"c": classes, "w": width}
+        for name, letters in forms.items():
+            require(arrays[name].ndim == len(letters) and bool(np.isfinite(arrays[name]).all()))
+            require(all(free.get(one, size) == size for one, size in zip(letters, arrays[name].shape, strict=True)))
+        for name in {"precision", "spread"} & arrays.keys():
+            np.linalg.cholesky(arrays[name].astype(np.float64))
+        if method == "vim":
+            require(1 <= arrays["residual"].shape[1] <= width)
+        if method == "nearest":
+            require(float(arrays["k"]).is_integer() and 1 <= arrays["k"] <= len(arrays["bank"]))
+
     def read_archive(self, data: bytes, kinds: dict[str, str]) -> list[np.ndarray]:
         """An `.npz` archive of section 4.3: arrays of these names and types and no other."""
         archive = np.load(io.BytesIO(data), allow_pickle=False)
@@ -252,20 +320,26 @@ class Reading:
         """Step 8. A difference that is not a number is not within the tolerance."""
         cases, classes, outputs = manifest["golden"]["cases"], len(manifest["labels"]), manifest["outputs"]
         self.code, inputs = "malformed", manifest["inputs"]
+        require(len(parts["card"].decode()) >= 0 and len(parts["card"]) <= 1_048_576)
         if "reference" in parts:
-            means, precision = self.read_archive(parts["reference"], {"means": "float32", "precision": "float32"})
-            width = next((one.shape[1] for one in session.get_outputs() if one.name == outputs["embedding"]), len(precision))
-            require(means.shape == (classes, width) and precision.shape == (width, width))
-        specs = [(f"image_{i}" if s["image"] else f"tensor_{i}_{j}", s) for i in range(cases) for j, s in enumerate(inputs)]
+            width = next(one.shape[1] for one in session.get_outputs() if one.name == outputs["embedding"])
+            self.check_reference(parts["reference"], manifest["decision"]["unknown"]["method"], classes, width)
+        encoded = [bool(spec["image"] or spec["text"]) for spec in inputs]
+        names = [["tensor", "encoded"][one] for one in encoded]
+        specs = [(f"{names[j]}_{i}_{j}", s) for i in range(cases) for j, s in enumerate(inputs)]
         *given, wanted = self.read_archive(
-            parts["selftest"], {**{at: NUMPY[s["datatype"]] for at, s in specs}, "logits": "float32"}
+            parts["selftest"],
+            {**{at: NUMPY["UINT8" if at.startswith("encoded") else s["datatype"]] for at, s in specs}, "logits": "float32"},
         )
         require(wanted.shape == (cases, classes))
-        for (_, spec), array in zip(specs, given, strict=True):
-            require(array.ndim == 1 if spec["image"] else array.shape == tuple(spec["shape"]))
+        for (at, spec), array in zip(specs, given, strict=True):
+            require(array.ndim == 1 if at.startswith("encoded") else array.shape == tuple(spec["shape"]))
         self.code, rows = "failed_golden_case", [{} for _ in range(cases)]
         for place, ((_, spec), array) in enumerate(zip(specs, given, strict=True)):
-            rows[place // len(inputs)][spec["name"]] = self.preprocess(array, spec) if spec["image"] else array[None]
+            prepare = (
+                self.preprocess if spec["image"] else self.tokenize if spec["text"] else lambda array, spec: array[None]
+            )
+            rows[place // len(inputs)][spec["name"]] = prepare(array, spec)
         logits = np.concatenate([session.run([outputs["logits"]], row)[0] for row in rows])
         distance = np.abs(logits.astype(np.float64) - wanted) * 1_000_000
         require(logits.shape == wanted.shape and bool((distance <= manifest["golden"]["logit_tolerance_e6"]).all()))

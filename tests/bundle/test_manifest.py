@@ -10,13 +10,32 @@ from hypothesis import strategies as st
 
 from appliance import canonical
 from appliance.bundle import manifest
-from appliance.bundle.manifest import Code, DecisionRule, Golden, Label, Manifest, OutputSpec, Part, Unknown
+from appliance.bundle.manifest import (
+    SCORES,
+    UNKNOWN_METHODS,
+    Accept,
+    Code,
+    DecisionRule,
+    Expected,
+    Golden,
+    InputSpec,
+    Label,
+    LabelSetRule,
+    Manifest,
+    OutputSpec,
+    Part,
+    TextSpec,
+    Unknown,
+)
 from appliance.errors import MalformedBundle
 from tests import forge
 
-PARTS = tuple(Part(role, role, 100, "ab" * 32, 28, "cd" * 32) for role in ("graph", "weights", "selftest"))
+PARTS = tuple(Part(role, role, 100, "ab" * 32, 28, "cd" * 32) for role in ("graph", "weights", "selftest", "card"))
 REFERENCE = Part("reference", "reference", 100, "ab" * 32, 28, "cd" * 32)
-RULE = DecisionRule(1_000_000, 500_000, Unknown("mahalanobis", 7_000_000))
+RULE = replace(
+    forge.RULE, unknown=Unknown("mahalanobis", 7_000_000), label_set=LabelSetRule("raps", 900_000, (1,), 10_000, 2)
+)
+TEXT = InputSpec("text", "INT64", (9,), text=TextSpec("folded", 100, ("fever", "no")))
 
 
 def plain() -> Manifest:
@@ -27,7 +46,12 @@ def full() -> Manifest:
     """A manifest in which nothing is null."""
     labels = (Label("one", Code("http://snomed.info/sct", "1")), Label("two", None), Label("größer", None))
     return replace(
-        plain(), parts=(*PARTS, REFERENCE), decision=RULE, outputs=OutputSpec("logits", "embedding"), labels=labels
+        plain(),
+        parts=(*PARTS, REFERENCE),
+        decision=RULE,
+        outputs=OutputSpec("logits", "embedding"),
+        labels=labels,
+        inputs=(forge.SPEC, TEXT),
     )
 
 
@@ -67,8 +91,10 @@ NAMES = st.text(st.sampled_from("abcXYZ019_.:/-"), min_size=1, max_size=128)
         decision=st.builds(
             DecisionRule,
             st.integers(1_000, 1_000_000_000),
-            st.integers(0, 1_000_001),
-            st.builds(Unknown, st.just("mahalanobis"), st.integers(0, 10**15)),
+            st.builds(Accept, st.sampled_from(SCORES), st.integers(-(10**12), 10**12)),
+            st.builds(Unknown, st.sampled_from(UNKNOWN_METHODS), st.integers(-(10**15), 10**15)),
+            st.none() | st.builds(LabelSetRule, st.just("raps"), st.integers(500_000, 999_999), st.just((5,))),
+            st.builds(Expected, st.integers(10, 2**31 - 1), st.integers(0, 5), st.integers(0, 5)),
         ),
         golden=st.builds(Golden, st.integers(1, 256), st.integers(1, 1_000_000)),
         labels=st.lists(st.text(min_size=1, max_size=200), min_size=2, max_size=5, unique=True).map(
@@ -91,6 +117,7 @@ def test_a_part_is_found_by_its_role() -> None:
     assert plain().part("reference") is None
 
 
+TEXT_SAID = {"case": "kept", "bytes_max": 1, "words": ["a"]}
 LIMITS = {
     "predicate.bundle_id": ("ab" * 16, ["", "ab" * 15, "AB" * 16, "ab" * 17, 5, None]),
     "predicate.model.id": ("a-9", ["", "A", "a_b", "../x", "a" * 65, "a\n", None]),
@@ -110,8 +137,15 @@ LIMITS = {
     "predicate.labels.0.name": ("x" * 200, ["", "x" * 201, None, "two"]),
     "predicate.labels.0.code": (None, ["x", {}, {"system": "s"}, {"system": "", "value": "v"}]),
     "predicate.decision.temperature_e6": (1_000, [0, 999, 1_000_000_001]),
-    "predicate.decision.accept_at_least_e6": (1_000_001, [-1, 1_000_002]),
-    "predicate.decision.unknown": (None, [{"method": "energy", "reject_above_e6": 1}, {"method": "mahalanobis"}, 5]),
+    "predicate.decision.accept.score": ("gen", ["", "confidence", None]),
+    "predicate.decision.accept.at_least_e6": (-(10**12), [10**12 + 1, -(10**12) - 1, "1"]),
+    "predicate.decision.label_set": (None, [{"method": "lac"}, 5, {}]),
+    "predicate.decision.expected.cases": (2**31 - 1, [0, 2**31, 4]),
+    "predicate.decision.expected.abstained": (100, [-1, 101]),
+    "predicate.decision.expected.unknown": (95, [-1, 96]),
+    "predicate.inputs.0.text": (None, [TEXT_SAID, {}, 5]),
+    "predicate.runtime.precision": ("int8", ["", "bf16", None]),
+    "predicate.decision.unknown": (None, [{"method": "energy", "reject_above_e6": 1}, {"method": "vim"}, 5]),
     "predicate.runtime.opset": (99, [17, 100]),
     "predicate.runtime.onnxruntime_min": ("1.20.0", ["1.20", "1.20.0-rc1", "v1.20.0", "1.20.00000", "١.٢.٣"]),
     "predicate.runtime.providers": (["CPUExecutionProvider"], [[], ["a"] * 9, [5], "CPUExecutionProvider"]),
@@ -140,6 +174,34 @@ def test_every_field_has_its_limit(path: str) -> None:
     for value in bad:
         with pytest.raises(MalformedBundle):
             manifest.decode(edited(plain(), set_at(path, value)))
+
+
+OF_FULL = {
+    "predicate.decision.label_set.method": ("raps", ["", "aps", "lac", "lac_by_class"]),
+    "predicate.decision.label_set.coverage_e6": (999_999, [499_999, 1_000_000]),
+    "predicate.decision.label_set.thresholds_e6": ([10**12], [[], [1, 2], [-1], [10**12 + 1], [True], ["1"], 1]),
+    "predicate.decision.label_set.penalty_e6": (1_000_000, [-1, 1_000_001]),
+    "predicate.decision.label_set.free_ranks": (100_000, [-1, 100_001]),
+    "predicate.inputs.1.text.case": ("kept", ["", "lower", None]),
+    "predicate.inputs.1.text.bytes_max": (1 << 20, [0, (1 << 20) + 1]),
+    "predicate.inputs.1.text.words": (["x" * 200], [[], [""], ["x" * 201], ["a", "a"], [5], "a"]),
+    "predicate.inputs.1.shape": ([65_537], [[1], [65_538], [], [9, 9]]),
+    "predicate.inputs.1.datatype": ("INT64", ["INT32", "FP32"]),
+}
+
+
+@pytest.mark.parametrize("path", OF_FULL)
+def test_every_field_that_may_be_null_has_its_limit(path: str) -> None:
+    good, bad = OF_FULL[path]
+    manifest.decode(edited(full(), set_at(path, good)))
+    for value in bad:
+        with pytest.raises(MalformedBundle):
+            manifest.decode(edited(full(), set_at(path, value)))
+
+
+def test_words_have_the_numbers_from_two_on() -> None:
+    assert TEXT.text is not None
+    assert TEXT.text.numbers == {"fever": 2, "no": 3}
 
 
 def tables(value: Any, path: str = "") -> list[str]:
@@ -176,10 +238,11 @@ def test_missing_key_is_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("made", [
-    replace(plain(), parts=PARTS[:2]),
+    replace(plain(), parts=PARTS[:3]),
+    replace(full(), decision=replace(RULE, label_set=LabelSetRule("lac_by_class", 900_000, (1, 2)))),
     replace(plain(), parts=(*PARTS, REFERENCE)),
     replace(full(), parts=PARTS),
-    replace(plain(), parts=(*PARTS[:2], replace(PARTS[1], name="more"))),
+    replace(plain(), parts=(*PARTS[:2], replace(PARTS[1], name="more"), PARTS[3])),
     replace(plain(), parts=(*PARTS, replace(PARTS[0], name="graph2"))),
     replace(plain(), parts=()),
     replace(plain(), parts=tuple(replace(part, name="same") for part in PARTS)),

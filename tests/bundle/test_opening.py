@@ -110,11 +110,11 @@ def test_cut_or_extended_body_is_corrupt(cut: int) -> None:
 
 def test_parts_that_changed_places_are_corrupt() -> None:
     """By their digests; and by their context, where the exporter himself signed the swap."""
-    graph, weights, selftest = breaking.parts(BUNDLE)
-    swapped = breaking.with_parts(BUNDLE, [weights, graph, selftest])
+    graph, weights, *others = breaking.parts(BUNDLE)
+    swapped = breaking.with_parts(BUNDLE, [weights, graph, *others])
     with pytest.raises(CorruptPayload, match="not what was signed"):
         FORGE.open(swapped, GRANT)
-    signed = breaking.with_signed_parts(BUNDLE, [FORGE.exporter], [weights, graph, selftest])
+    signed = breaking.with_signed_parts(BUNDLE, [FORGE.exporter], [weights, graph, *others])
     with pytest.raises(CorruptPayload):
         FORGE.open(signed)
 
@@ -254,5 +254,5 @@ def test_plaintext_goes_to_the_buffers_that_the_caller_gives() -> None:
         return given[-1]
 
     opened = opening.parse(BUNDLE).verify(FORGE.policies).admit(GRANT, FORGE.key, NOW).decrypt(allocate)
-    assert [opened.parts[role] for role in ("graph", "weights", "selftest")] == given
+    assert [opened.parts[role] for role in ("graph", "weights", "selftest", "card")] == given
     assert given == list(forge.parts().values())

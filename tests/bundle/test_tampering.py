@@ -94,14 +94,14 @@ def test_no_extended_file_is_accepted(more: bytes) -> None:
 def test_no_exchange_of_parts_is_accepted() -> None:
     """Swapped, repeated, left out, or taken from another bundle under the same content key."""
     ours, theirs = breaking.parts(BUNDLE), breaking.parts(OTHER)
-    for i in range(3):
-        for j in range(3):
+    for i in range(4):
+        for j in range(4):
             if i != j:
                 assert (
-                    outcome(breaking.with_parts(BUNDLE, [ours[j] if k == i else ours[k] for k in range(3)]), GRANT)
+                    outcome(breaking.with_parts(BUNDLE, [ours[j] if k == i else ours[k] for k in range(4)]), GRANT)
                     != "accepted"
                 )
-        mixed = [theirs[k] if k == i else ours[k] for k in range(3)]
+        mixed = [theirs[k] if k == i else ours[k] for k in range(4)]
         assert outcome(breaking.with_parts(BUNDLE, mixed), GRANT) == "corrupt_payload"
         signed = breaking.with_signed_parts(BUNDLE, [FORGE.exporter], mixed)
         assert outcome(signed, GRANT) == "not_admitted"

@@ -199,7 +199,7 @@ def test_a_runtime_that_falls_back_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_proved_with_a_later_runtime_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = RuntimeSpec(forge.OPSET, "1.30.2", (CPU,), ROWS_MAX)
+    made = RuntimeSpec(forge.OPSET, "1.30.2", "fp32", (CPU,), ROWS_MAX)
     for release, fits in (("1.30.1", False), ("1.9.9", False), ("1.30.2", True), ("1.31.0", True), ("1.30.2+cu13", True)):
         monkeypatch.setattr(session.ort, "__version__", release)
         if fits:

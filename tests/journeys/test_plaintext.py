@@ -84,6 +84,7 @@ def marked(vendor: Forge, number: int) -> bytes:
         "graph": model.SerializeToString(),
         "weights": weights.tobytes(),
         "selftest": GoldenCases.of_encoded(images, logits).encode(),
+        "card": forge.CARD,
     }
     assert WEIGHTS_MARK in changed["weights"]
     assert GRAPH_MARK in changed["graph"]

@@ -1,6 +1,6 @@
-"""Probabilities and distances, against their formulas."""
+"""Probabilities and the scores of how sure an answer is, against their formulas."""
 
-import io
+import math
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from appliance.errors import MalformedBundle
-from appliance.model.confidence import Reference, probabilities
+from appliance.bundle.manifest import SCORES
+from appliance.model.confidence import certainty, probabilities
 
 LOGITS = hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=st.floats(-1e4, 1e4, width=32))
 TEMPERATURES = st.floats(0.001, 1000)
@@ -40,62 +40,55 @@ def test_known_answer_at_two_temperatures() -> None:
     assert probabilities(logits, 2.0)[0] == pytest.approx([1 / 3, 2 / 3])
 
 
-def reference(seed: int, classes: int = 4, width: int = 6) -> Reference:
-    rng = np.random.default_rng(seed)
-    a = rng.normal(size=(width, width))
-    precision = (a @ a.T + np.eye(width)).astype(np.float32)
-    return Reference(rng.normal(size=(classes, width)).astype(np.float32), (precision + precision.T) / 2)
+def by_hand(score: str, z: list[float], temperature: float) -> float:
+    """The formulas of bundle-format section 4.2, a class at a time."""
+    p = [math.exp(v / temperature) for v in z]
+    p = sorted((v / math.fsum(p) for v in p), reverse=True)
+    match score:
+        case "max_probability":
+            return p[0]
+        case "margin":
+            return p[0] - p[1]
+        case "top_two":
+            return p[0] + p[1]
+        case "entropy":
+            return math.fsum(v * math.log(v) for v in p)
+        case "max_logit":
+            return max(z) / temperature
+        case "energy":
+            return math.log(math.fsum(math.exp(v / temperature) for v in z))
+    return -math.fsum((v * (1 - v)) ** 0.1 for v in p[:100])
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_distance_is_that_of_lee_et_al(seed: int) -> None:
-    """min_k sqrt((e − m_k)ᵀ P (e − m_k)), written out in float64."""
-    made = reference(seed)
-    points = np.random.default_rng(seed + 1).normal(size=(5, 6)).astype(np.float32)
-    d = points[:, None, :].astype(np.float64) - made.means[None]
-    expected = np.sqrt(np.einsum("nki,ij,nkj->nk", d, made.precision.astype(np.float64), d)).min(axis=1)
-    assert np.allclose(made.distance(points), expected, rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("score", SCORES)
+@given(
+    rows=st.integers(2, 120).flatmap(
+        lambda width: st.lists(
+            st.lists(st.floats(-20, 20, width=32), min_size=width, max_size=width), min_size=1, max_size=3
+        )
+    ),
+    temperature=st.floats(0.5, 5),
+)
+def test_score_is_that_of_the_page(score: str, rows: list[list[float]], temperature: float) -> None:
+    logits = np.array(rows, np.float32)
+    found = certainty(score, logits, probabilities(logits, temperature), temperature)
+    expected = [by_hand(score, [float(v) for v in row], temperature) for row in logits]
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
-def test_distance_of_a_mean_is_zero_and_that_of_a_nan_is_not_a_number() -> None:
-    made = reference(1)
-    assert made.distance(made.means) == pytest.approx(0, abs=1e-5)
-    assert np.isnan(made.distance(np.full((1, 6), np.nan, np.float32))).all()
+@pytest.mark.parametrize("score", SCORES)
+def test_every_score_is_higher_for_a_surer_answer(score: str) -> None:
+    logits = np.array([[9, 0, 0], [2, 0, 0], [0.5, 0.4, 0.3]], np.float32)
+    found = certainty(score, logits, probabilities(logits, 1.0), 1.0)
+    assert (np.diff(found) < 0).all()
 
 
-def test_what_is_encoded_decodes() -> None:
-    made = reference(2)
-    again = Reference.decode(made.encode(), 4)
-    assert np.array_equal(again.means, made.means)
-    assert np.array_equal(again.precision, made.precision)
+@pytest.mark.parametrize("score", SCORES)
+def test_score_of_one_class_that_is_certain_is_a_number(score: str) -> None:
+    logits = np.array([[1e4, -1e4]], np.float32)
+    assert np.isfinite(certainty(score, logits, probabilities(logits, 1.0), 1.0)).all()
 
 
-def archive(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def single() -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.zeros(3))
-    return buffer.getvalue()
-
-
-F, MEANS, EYE = np.float32, np.zeros((4, 3), np.float32), np.eye(3, dtype=np.float32)
-WHOLE = archive(means=MEANS, precision=EYE)
-
-
-@pytest.mark.parametrize("data", [
-    b"", b"junk", b"PK\x03\x04junk", single(), WHOLE[:-40], WHOLE[:60], WHOLE[:80] + b"\xff" + WHOLE[81:],
-    archive(means=MEANS), archive(precision=EYE), archive(means=MEANS[:3], precision=EYE),
-    archive(means=MEANS[0], precision=EYE),
-    archive(means=MEANS, precision=EYE[:2]), archive(means=MEANS.astype(float), precision=EYE),
-    archive(means=MEANS, precision=EYE.astype(float)), archive(means=MEANS, precision=-EYE),
-    archive(means=MEANS, precision=EYE * 0),
-    archive(means=np.array([[{}]], object), precision=EYE),
-])  # fmt: skip
-def test_reference_that_is_not_one_is_malformed(data: bytes) -> None:
-    """Not positive definite, of another shape or type, damaged, or with a pickle inside."""
-    with pytest.raises(MalformedBundle):
-        Reference.decode(data, 4)
+def test_score_of_no_name_is_an_error() -> None:
+    with pytest.raises(ValueError, match="luck"):
+        certainty("luck", np.zeros((1, 2)), np.full((1, 2), 0.5), 1.0)
