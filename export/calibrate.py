@@ -11,8 +11,9 @@ Each choice is made on validation images and evaluated with the rounded numbers 
 
 What the report says of them is measured on images that did not choose it wherever that can be: coverage of label sets on
 folds, distances and the ``Expected`` counts on the half of the images that the detector was not fitted on (on all images
-where the unknown is not asked for). The accuracy, the calibration error and the risk at each coverage are those of all
-images, of which the temperature took one number. The arithmetic is numpy alone.
+where the unknown is not asked for). The threshold of distance comes from that half, so one in twenty of it is unknown by
+construction, which is also what is to be expected of new images. The accuracy, the calibration error and the risk at each
+coverage are those of all images, of which the temperature took one number. The arithmetic is numpy alone.
 """
 
 from collections.abc import Mapping
@@ -26,13 +27,14 @@ from appliance.bundle.manifest import Accept, DecisionRule, Expected, Unknown
 from appliance.model.confidence import probabilities
 from appliance.model.decision import E6, Decision, Judge
 from appliance.model.unknown import Detector
-from export import conformal, scores, temperature, unknown
+from export import conformal, detectors, scores, temperature, unknown
 from export.conformal import LabelSetResult
+from export.detectors import Rows
 from export.errors import CalibrationError
 from export.point import OperatingPoint, operating_point
 from export.scores import RiskCurve, ScoreResult
 from export.temperature import Reliability
-from export.unknown import Chosen, Rows, UnknownResult
+from export.unknown import Chosen, UnknownResult
 
 if TYPE_CHECKING:
     from export.session import Outputs  # which brings the runtime along
@@ -113,7 +115,7 @@ def calibrate(found: "Outputs", labels: Labels, wishes: Wishes, strange: Mapping
     score = next(result.score for result in compared if result.chosen)
     known = np.ones(len(labels), bool)
     if apart is not None:
-        known = unknown.distance(apart.detector, _rows(found, labels)) <= apart.reject_above_e6 / E6
+        known = detectors.distance(apart.detector, _rows(found, labels)) <= apart.reject_above_e6 / E6
     point = operating_point(certain[score][known], right[known], wishes.error_among_accepted_max)
     label_set, label_sets = conformal.choose(calibrated, labels, wishes.label_set_coverage, wishes.label_set_method)
 

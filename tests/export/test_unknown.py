@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 from appliance.bundle.manifest import UNKNOWN_METHODS
 from appliance.model import unknown as serving
 from appliance.model.decision import E6
-from export import unknown
+from export import detectors, unknown
+from export.detectors import Rows
 from export.errors import CalibrationError
-from export.unknown import Rows
 from tests.export.draws import clusters
 
 
@@ -34,24 +34,24 @@ def strangers(n: int = 100, seed: int = 9) -> Rows:
 def test_known_are_known_and_strangers_are_flagged(method: str) -> None:
     """About 95 % of fresh inputs of the same kind are known; nearly every stranger is not."""
     chosen = unknown.choose(known(2000), {"strangers": strangers()}, method)
-    fresh = unknown.distance(chosen.detector, known(2000, seed=77))
+    fresh = detectors.distance(chosen.detector, known(2000, seed=77))
     assert np.mean(fresh <= chosen.reject_above_e6 / E6) == pytest.approx(0.95, abs=0.02)
-    assert np.mean(unknown.distance(chosen.detector, strangers()) > chosen.reject_above_e6 / E6) >= 0.95
+    assert np.mean(detectors.distance(chosen.detector, strangers()) > chosen.reject_above_e6 / E6) >= 0.95
 
 
 @pytest.mark.parametrize("method", UNKNOWN_METHODS)
 def test_order_of_the_rows_cannot_matter(method: str) -> None:
     """A detector fitted on the same images in another order is the same, to rounding."""
     rows, order = known(), np.random.default_rng(1).permutation(400)
-    one, other = (unknown.distance(unknown.fit(method, each), strangers()) for each in (rows, rows.where(order)))
+    one, other = (detectors.distance(detectors.fit(method, each), strangers()) for each in (rows, rows.where(order)))
     assert one == pytest.approx(other, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", UNKNOWN_METHODS)
 def test_one_row_has_the_distance_that_it_has_in_company(method: str) -> None:
-    detector, rows = unknown.fit(method, known()), strangers(8)
-    alone = [float(unknown.distance(detector, rows.where(np.array([i])))[0]) for i in range(8)]
-    assert alone == pytest.approx(unknown.distance(detector, rows), rel=1e-6)
+    detector, rows = detectors.fit(method, known()), strangers(8)
+    alone = [float(detectors.distance(detector, rows.where(np.array([i])))[0]) for i in range(8)]
+    assert alone == pytest.approx(detectors.distance(detector, rows), rel=1e-6)
 
 
 @pytest.mark.parametrize("method", UNKNOWN_METHODS)
@@ -62,21 +62,38 @@ def test_detector_survives_its_own_encoding(method: str, n: int, width: int) -> 
     labels = np.arange(n) % 2
     points = (random.normal(size=(n, width)) + 3 * labels[:, None]).astype(np.float32)
     rows = Rows(points, np.stack([-points[:, 0], points[:, 0]], axis=1), labels)
-    detector = unknown.fit(method, rows)
+    detector = detectors.fit(method, rows)
     again = serving.decode(method, serving.encode(detector), 2)
-    found = unknown.distance(again, rows)
+    found = detectors.distance(again, rows)
     assert np.isfinite(found).all()
-    assert found == pytest.approx(unknown.distance(detector, rows))
+    assert found == pytest.approx(detectors.distance(detector, rows))
+
+
+@pytest.mark.parametrize("collapse", [1.0, 1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("method", UNKNOWN_METHODS)
+def test_network_that_draws_its_classes_far_apart_is_served(method: str, collapse: float) -> None:
+    """Trained to the end, images of a class fall onto a point; a site accepts the detector all the same, and it works."""
+    points, logits, labels = clusters(400)
+    points = (6 * np.eye(8)[labels] + collapse * (points - 6 * np.eye(8)[labels])).astype(np.float32)
+    chosen = unknown.choose(Rows(points, logits, labels), {"strangers": strangers()}, method)
+    found = detectors.distance(chosen.detector, strangers())
+    assert unknown.auroc(chosen.known_distances, found) > 0.95
+
+
+def test_embedding_that_32_bits_cannot_hold_is_refused() -> None:
+    points, logits, labels = clusters(400)
+    with pytest.raises(CalibrationError, match="32 bits"):
+        unknown.choose(Rows(points * np.float32(1e-25), logits, labels), {}, "mahalanobis")
 
 
 def test_embedding_of_logarithms_of_probabilities_is_served() -> None:
     """Logits that a network has normalised already leave ViM a positive scale."""
     rows = known()
     normal = rows.logits - np.log(np.exp(rows.logits).sum(axis=1, keepdims=True))
-    detector = unknown.fit("vim", Rows(rows.embedding, normal, rows.labels))
+    detector = detectors.fit("vim", Rows(rows.embedding, normal, rows.labels))
     assert isinstance(detector, serving.Vim)
     assert float(detector.scale) > 0
-    assert unknown.auroc(unknown.distance(detector, rows), unknown.distance(detector, strangers())) > 0.95
+    assert unknown.auroc(detectors.distance(detector, rows), detectors.distance(detector, strangers())) > 0.95
 
 
 @settings(max_examples=50, deadline=None)
@@ -104,9 +121,9 @@ def test_what_is_not_a_number_is_infinitely_far() -> None:
     rows = strangers(3)
     rows.embedding[1] = np.inf
     for method in UNKNOWN_METHODS:
-        found = unknown.distance(unknown.fit(method, known()), rows)
+        found = detectors.distance(detectors.fit(method, known()), rows)
         assert np.isfinite(found[[0, 2]]).all()
-        assert found[1] == np.inf or method == "nearest"
+        assert found[1] == np.inf
 
 
 def test_best_on_average_is_chosen_and_the_simplest_at_a_tie() -> None:
@@ -135,6 +152,8 @@ def test_of_two_labels_the_one_left_decides_nothing() -> None:
     chosen = unknown.choose(rows, {"strangers": apart})
     counted = {result.method: result.auroc for result in chosen.results if result.name == "strangers"}
     assert counted[chosen.detector.method] >= max(counted.values()) - 0.0005
+    alone = unknown.choose(rows, {"nobody": apart.where(np.zeros(len(apart), bool))})
+    assert {result.name for result in alone.results} == {unknown.LEFT_OUT}
 
 
 def test_label_left_out_is_a_stranger_to_what_was_fitted_without_it() -> None:
@@ -148,7 +167,7 @@ def test_distances_of_the_report_are_of_images_that_were_not_fitted_on() -> None
     chosen = unknown.choose(rows, {"strangers": strangers()})
     assert (chosen.held_out != unknown.halves(rows.labels)).all()
     assert len(chosen.known_distances) == chosen.held_out.sum()
-    assert np.array_equal(chosen.known_distances, unknown.distance(chosen.detector, rows.where(chosen.held_out)))
+    assert np.array_equal(chosen.known_distances, detectors.distance(chosen.detector, rows.where(chosen.held_out)))
     assert np.mean(chosen.known_distances > chosen.reject_above_e6 / E6) <= 0.05
     assert {name: len(far) for name, far in chosen.strange_distances.items()} == {"strangers": 100}
 
@@ -156,7 +175,7 @@ def test_distances_of_the_report_are_of_images_that_were_not_fitted_on() -> None
 def test_covariance_shrinks_as_ledoit_and_wolf_say() -> None:
     rows = np.random.default_rng(3).normal(size=(60, 20)) * np.linspace(0.1, 2, 20)
     expected, _ = ledoit_wolf(rows, assume_centered=True)
-    assert unknown.shrunk_covariance(rows) == pytest.approx(expected)
+    assert detectors.shrunk_covariance(rows) == pytest.approx(expected)
 
 
 def test_principal_space_leaves_a_rest() -> None:
@@ -168,7 +187,7 @@ def test_principal_space_leaves_a_rest() -> None:
         (np.array([9.0, 0, 0, 0, 0, 0, 0, 0]), 1),
     ):
         points: NDArray[np.float32] = (random.normal(size=(500, 8)) * spread).astype(np.float32)
-        detector = unknown.fit("vim", Rows(points, points[:, :2], np.arange(500) % 2))
+        detector = detectors.fit("vim", Rows(points, points[:, :2], np.arange(500) % 2))
         assert isinstance(detector, serving.Vim)
         assert detector.residual.shape == (8, 8 - kept)
         assert np.isfinite(detector.scale)
@@ -184,7 +203,8 @@ def test_label_without_enough_images_is_refused() -> None:
 @pytest.mark.parametrize(
     ("embedding", "said"),
     [
-        (np.zeros((200, 3), np.float32), "does not vary"),
+        (np.zeros((200, 3), np.float32), "does not vary between images, "),
+        (np.eye(3, dtype=np.float32)[np.arange(200) % 2], "does not vary between images of a label"),
         (np.ones((200, 1), np.float32), "at least 2 numbers, and there is 1"),
         (np.full((200, 3), np.nan, np.float32), "not a number"),
     ],
