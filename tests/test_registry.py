@@ -393,7 +393,7 @@ def test_bundle_is_installed_with_its_grant_and_does_not_serve(tmp_path: Path, m
             await desk.install(bundle)
         assert [found.version for found in desk.site.site.installed()] == [1]
         assert desk.serving == []
-        assert len(buffers) == 3
+        assert len(buffers) == 4
         assert all(buffer.closed for buffer in buffers), "what was decrypted to prove it is wiped"
 
     site = on_desk(tmp_path, work, vendor=vendor)
