@@ -6,12 +6,13 @@ bound to the machine's TPM if the hospital wants it, from systemd (docs/keys.md)
 - ``appliance seed``   what grants are sealed for; signs the enrolment request; authenticates what the site remembers
 - ``audit key``        signs the checkpoints of the audit log
 - ``pseudonym key``    hides what images were scored from everyone but this hospital; ``pseudonym key 2`` and so on are
-                       those of later epochs: once one is erased nobody can match that epoch's records to images
+                       those of later epochs: once one is erased nobody can match that epoch's records to images.
+                       Where single calls were erased it holds the keys that are left (audit/pseudonym.py)
 """
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from appliance import durable
 from appliance.bundle import secret
@@ -28,13 +29,16 @@ class KeyProvider(Protocol):
     """Where secrets are kept."""
 
     def get(self, purpose: str) -> bytes:
-        """The 32-byte secret of a purpose. Raises KeyUnavailable."""
+        """The secret of a purpose: 32 bytes, or what took their place. Raises KeyUnavailable."""
 
     def create(self, purpose: str) -> bytes:
         """Draws and keeps a new 32-byte secret. Raises KeyUnavailable where one is there already."""
 
     def has(self, purpose: str) -> bool:
         """Whether a secret is kept for a purpose."""
+
+    def replace(self, purpose: str, left: bytes) -> None:
+        """Keeps what is left of a secret, and forgets the whole for good. Raises KeyUnavailable where it cannot be."""
 
     def erase(self, purpose: str) -> None:
         """Forgets a secret for good. Raises KeyUnavailable where it cannot be."""
@@ -64,13 +68,24 @@ class SealedFiles:
     def has(self, purpose: str) -> bool:
         return self._path(purpose).exists()
 
+    def replace(self, purpose: str, left: bytes) -> None:
+        path = self._path(purpose)
+        beside = path.with_name(f"{path.name}.new")
+        try:
+            beside.unlink(missing_ok=True)  # what a crash left
+            write_private(beside, secret.seal(left, self._passphrase, purpose))
+            with path.open("r+b") as old:
+                beside.replace(path)
+                durable.sync(self._directory)
+                _overwrite(old)
+        except OSError:
+            raise KeyUnavailable(f"The {purpose} cannot be written.") from None
+
     def erase(self, purpose: str) -> None:
         path = self._path(purpose)
         try:
-            with path.open("r+b") as file:  # where the disk writes in place, nothing of it is left
-                file.write(bytes(path.stat().st_size))
-                file.flush()
-                os.fsync(file.fileno())
+            with path.open("r+b") as file:
+                _overwrite(file)
             path.unlink()
             durable.sync(self._directory)
         except OSError:
@@ -118,3 +133,10 @@ def write_private(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _overwrite(file: BinaryIO) -> None:
+    """Where the disk writes in place, nothing of it is left."""
+    file.write(bytes(os.fstat(file.fileno()).st_size))
+    file.flush()
+    os.fsync(file.fileno())

@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 from appliance.access import Access, Action, Caller, Peer
 from appliance.admission import Admission
 from appliance.audit.journal import Journal
-from appliance.audit.record import Entry, PseudonymKey, Receipt, pseudonyms
+from appliance.audit.pseudonym import Epoch, pseudonyms
+from appliance.audit.record import Entry, Receipt
 from appliance.bundle.manifest import MODEL_ID, InputSpec
 from appliance.engine.queue import Priority
 from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady
@@ -84,7 +85,7 @@ class Desk:
     access: Access
     journal: Journal
     decoders: Executor
-    pseudonym_key: PseudonymKey
+    epoch: Epoch
     servables: Servables
     admission: Admission = field(default_factory=Admission)
     request_rows_max: int = 1024
@@ -119,7 +120,7 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
                 deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
                 servable.batcher.require_room(rows, deadline, request.priority)
                 held.enter_context(servable.in_use())
-                arrays, decode_s = await _decode(desk, entry, model, contents)
+                arrays, decode_s = await _decode(desk, call, entry, model, contents)
                 ran = await servable.batcher.submit(arrays, deadline, request.priority)
                 judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
             if deadline is not None and desk.clock() >= deadline:  # the caller is told so, and the record is to say the same
@@ -184,10 +185,13 @@ def _admit(desk: Desk, call: Call, entry: Entry, action: Action) -> Caller:
     return caller
 
 
-async def _decode(desk: Desk, entry: Entry, model: LoadedModel, contents: Sequence[Content]) -> tuple[Rows, float]:
+async def _decode(
+    desk: Desk, call: Call, entry: Entry, model: LoadedModel, contents: Sequence[Content]
+) -> tuple[Rows, float]:
     """What the graph takes, and the seconds it took."""
     started = perf_counter()
-    work = partial(_read, desk.pseudonym_key, entry, model.manifest.inputs, contents)
+    received = partial(_received, desk.epoch, call.request_id, contents)
+    work = partial(_read, received, entry, model.manifest.inputs, contents)
     if all(isinstance(content, Raw) for content in contents) and sum(c.nbytes for c in contents) <= INLINE_BYTES_MAX:
         arrays = work()
     else:
@@ -195,25 +199,28 @@ async def _decode(desk: Desk, entry: Entry, model: LoadedModel, contents: Sequen
     return arrays, perf_counter() - started
 
 
-def _read(key: PseudonymKey, entry: Entry, specs: Sequence[InputSpec], contents: Sequence[Content]) -> Rows:
+def _read(
+    received: Callable[[str], dict[str, Any]], entry: Entry, specs: Sequence[InputSpec], contents: Sequence[Content]
+) -> Rows:
     """Looks at what was received, and puts it on record, if only an image in it cannot be used. Raises InvalidInput."""
     encoded = [content for content in contents if isinstance(content, Encoded)]
     if encoded:
-        entry.input = _received("encoded", key, contents)
+        entry.input = received("encoded")
     arrays = tuple(map(inputs.read, specs, contents))
     if not encoded:
-        entry.input = _received("raw", key, contents)
+        entry.input = received("raw")
     return arrays
 
 
-def _received(form: str, key: PseudonymKey, contents: Sequence[Content]) -> dict[str, Any]:
+def _received(epoch: Epoch, request_id: str, contents: Sequence[Content], form: str) -> dict[str, Any]:
     rows = contents[0].rows
+    keys = [key for key in epoch.row_keys(request_id, rows) if key is not None]  # a call that begins has all of its own
     return {
         "form": form,
         "rows": rows,
         "bytes": sum(content.nbytes for content in contents),
-        "epoch": key.epoch,
-        "pseudonyms": pseudonyms(key.key, ([content.row(i) for content in contents] for i in range(rows))),
+        "epoch": epoch.number,
+        "pseudonyms": pseudonyms(keys, ([content.row(i) for content in contents] for i in range(rows))),
     }
 
 

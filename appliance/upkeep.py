@@ -1,26 +1,31 @@
-"""What an operator does to the log of a stopped appliance: going on after damage, deleting what is old, forgetting an epoch.
+"""What an operator does to the log of a stopped appliance: going on after damage, deleting what is old, forgetting a call or
+an epoch.
 
 Each is an act, on record, and whatever is left of the log stays as provable as it was.
 """
 
+import json
 import os
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from appliance import wiring
 from appliance.access import OPERATOR
 from appliance.acts import require_reason, utc_now
-from appliance.audit import stored
+from appliance.audit import proof, stored
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.gap import Gap, put_aside
 from appliance.audit.gap import find as gap_of
 from appliance.audit.open_segment import lock
+from appliance.audit.pseudonym import Epoch
 from appliance.audit.record import TIME
 from appliance.audit.verify import ACCEPT_GAP, KEY_FILE, PRUNE
+from appliance.bundle.secret import SECRET_BYTES_MAX
 from appliance.config import Config
-from appliance.errors import ConfigError
+from appliance.errors import AuditLogError, ConfigError
 from appliance.keys import EPOCHS_MAX, newest_epoch, pseudonym_key
 
 
@@ -97,6 +102,44 @@ async def erase_epoch(config: Config, epoch: int, reason: str) -> None:
         async with registry.acts.act("epoch.erase", OPERATOR, reason=reason) as act:
             act.entry.tell(epoch=epoch)
             act.then = partial(keys.erase, pseudonym_key(epoch))
+
+
+async def erase(config: Config, index: int, row: int | None, reason: str) -> int:
+    """Erases the keys of the images of a call, or of one ``row``, on record: nobody can match them to images any more. How
+    many there were.
+
+    Raises:
+        ConfigError: the reason is none, the record has no such images, or their keys are not there.
+        AuditLogError: there is no such record, or the log is damaged there.
+    """
+    async with wiring.registry_at_rest(config) as registry:
+        keys = wiring.key_provider(config)
+        call = _call(config, index, wiring.log_key(keys).verifier)
+        given = call.get("input", {})
+        rows, purpose = len(given.get("pseudonyms", ())), pseudonym_key(given.get("epoch", 1))
+        if (row or 0) >= rows:
+            raise ConfigError(f"record {index} has no such image")
+        if not keys.has(purpose):
+            raise ConfigError(f"the {purpose} was erased, and with it that of record {index}")
+        epoch = Epoch.decode(given["epoch"], keys.get(purpose))
+        there = [i for i, key in enumerate(epoch.row_keys(call["request_id"], rows)) if key is not None and row in (None, i)]
+        if not there:
+            raise ConfigError(f"what is asked for of record {index} was erased already")
+        left = epoch.without(call["request_id"], rows, row).encode()
+        if len(left) > SECRET_BYTES_MAX:
+            raise ConfigError(f"too many calls of epoch {epoch.number} were erased: begin another, and erase it as a whole")
+        async with registry.acts.act("audit.erase", OPERATOR, reason=reason) as act:
+            act.entry.tell(index=index, **({} if row is None else {"row": row}))
+            act.then = partial(keys.replace, purpose, left)
+    return len(there)
+
+
+def _call(config: Config, index: int, key: VerifierKey) -> dict[str, Any]:
+    """What a record says that the log's signature covers. Raises AuditLogError."""
+    for found in stored.read(config.audit, index, index + 1):
+        said: dict[str, Any] = json.loads(proof.decode(found.receipt(), key)[1])
+        return said
+    raise AuditLogError(f"The log has no record {index}.")
 
 
 def _delete(paths: Sequence[Path]) -> None:

@@ -15,7 +15,8 @@ from appliance.acts import Acts, utc_now
 from appliance.admission import Allowance
 from appliance.audit.checkpoint import LogKey
 from appliance.audit.journal import Journal, Watcher
-from appliance.audit.record import Origin, PseudonymKey
+from appliance.audit.pseudonym import Epoch
+from appliance.audit.record import Origin
 from appliance.bundle.enrolment import RecipientKey
 from appliance.config import Config
 from appliance.engine.batcher import Batcher
@@ -123,9 +124,9 @@ async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
         )
         limits = config.limits
         access = Access(config.rules, Allowance(limits.caller_rows_per_s_max, limits.caller_rows_at_once_max))
-        epoch = newest_epoch(keys)
-        key = PseudonymKey(epoch, keys.get(pseudonym_key(epoch)))
-        desk = Desk(access, log, decoders, key, servables, request_rows_max=limits.request_rows_max)
+        newest = newest_epoch(keys)
+        epoch = Epoch.decode(newest, keys.get(pseudonym_key(newest)))
+        desk = Desk(access, log, decoders, epoch, servables, request_rows_max=limits.request_rows_max)
         appliance = Appliance(config, desk, registry, metrics, site.empty_incoming(), product_version(), ends)
         async with appliance.listening() as ports:
             say("listening", ports)

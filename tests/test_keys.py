@@ -6,7 +6,7 @@ import pytest
 
 from appliance import keys
 from appliance.errors import ConfigError, KeyUnavailable
-from appliance.keys import APPLIANCE_SEED, AUDIT_KEY, SealedFiles
+from appliance.keys import APPLIANCE_SEED, AUDIT_KEY, PSEUDONYM_KEY, SealedFiles
 
 PASSPHRASE = b"a passphrase of tests"
 
@@ -37,6 +37,22 @@ def test_file_renamed_to_stand_in_for_another_key_does_not_open(tmp_path: Path) 
     (tmp_path / "audit-key.key").rename(tmp_path / "appliance-seed.key")
     with pytest.raises(KeyUnavailable, match="The appliance seed cannot be opened"):
         provider.get(APPLIANCE_SEED)
+
+
+def test_what_is_left_of_a_secret_takes_its_place_and_the_whole_is_overwritten(tmp_path: Path) -> None:
+    provider, path = SealedFiles(tmp_path, PASSPHRASE), tmp_path / "pseudonym-key.key"
+    provider.create(PSEUDONYM_KEY)
+    (tmp_path / "pseudonym-key.key.new").write_bytes(b"of a crash")
+    with path.open("rb") as before:
+        size = path.stat().st_size
+        provider.replace(PSEUDONYM_KEY, b"left" * 50_000)
+        assert before.read() == bytes(size), "what had the name before"
+    assert provider.get(PSEUDONYM_KEY) == b"left" * 50_000
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(KeyUnavailable, match="The audit key cannot be written"):
+        provider.replace(AUDIT_KEY, b"left")
+    assert not provider.has(AUDIT_KEY)
 
 
 def passphrase(folder: Path, data: bytes, mode: int = 0o600) -> Path:

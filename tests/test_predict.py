@@ -31,7 +31,7 @@ from appliance.predict import Call, Desk, Request, act, inquire, predict
 from tests import forge
 from tests.audit import logs
 from tests.fakes import PuppetRunner, PuppetSync, clock, numbered, put_forward, turn
-from tests.isolation.desk import METHOD, PSEUDONYM_KEY, SPKI, call, desk_of, encoded, model, raw
+from tests.isolation.desk import EPOCH, METHOD, SPKI, call, desk_of, encoded, model, raw
 
 ONE = numbered(1, 1)
 PNG = forge.png(ONE[0])
@@ -90,7 +90,10 @@ def test_an_answer_is_the_models_and_its_record_says_who_what_and_how(tmp_path: 
     assert record["caller"] == {"name": "DNS:reader", "spki": SPKI, "roles": ["predict"]}
     assert record["client_reference"] == "case-17"
     assert record["model"] == {"id": "forged", "version": 1, "digest": model().digest}
-    names = [hmac.new(PSEUDONYM_KEY, row.tobytes(), hashlib.sha256).hexdigest()[:32] for row in images]
+    names = [
+        hmac.new(key or b"", row.tobytes(), hashlib.sha256).hexdigest()[:32]
+        for key, row in zip(EPOCH.row_keys(record["request_id"], 3), images, strict=True)
+    ]
     assert record["input"] == {"form": "raw", "rows": 3, "bytes": images.nbytes, "epoch": 1, "pseudonyms": names}
     assert set(record["run"]) == {"provider", "decode_us", "queue_us", "run_us"}
     assert record["run"]["provider"] == "CPUExecutionProvider"
@@ -103,7 +106,8 @@ def test_encoded_images_are_on_record_by_their_bytes_as_received(tmp_path: Path)
         np.testing.assert_allclose(found.judgement.logits, forge.logits(ONE), atol=1e-4)
 
     [record] = at_the_desk(tmp_path / "log", act)
-    name = hmac.new(PSEUDONYM_KEY, PNG, hashlib.sha256).hexdigest()[:32]
+    [key] = EPOCH.row_keys(record["request_id"], 1)
+    name = hmac.new(key or b"", PNG, hashlib.sha256).hexdigest()[:32]
     assert record["input"] == {"form": "encoded", "rows": 1, "bytes": len(PNG), "epoch": 1, "pseudonyms": [name]}
 
 

@@ -18,6 +18,7 @@ _ACTIONS = {
     "audit.read": "R",
     "epoch.begin": "C",
     "epoch.erase": "D",
+    "audit.erase": "D",
 }
 _SUCCESS, _MINOR, _SERIOUS = "0", "4", "8"
 _OUTCOMES = {"answered": _SUCCESS, "done": _SUCCESS, "failed": _SERIOUS, "unavailable": _SERIOUS}

@@ -11,11 +11,9 @@ An ``Entry`` is filled in while the call runs; ``encode`` turns it into the reco
 """
 
 import asyncio
-import hmac
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +22,6 @@ from typing import Any
 from appliance import canonical, errors
 from appliance.audit.segment import PAYLOAD_BYTES_MAX
 
-PSEUDONYM_BYTES = 16
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"  # UTC; as text, times compare as they should
 _REFERENCE = re.compile(r"[A-Za-z0-9-]{1,64}")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -126,25 +123,6 @@ def encode(entry: Entry, index: int, origin: Origin) -> bytes:
     if len(record) > PAYLOAD_BYTES_MAX:
         raise ValueError("a record is over its limit")
     return record
-
-
-@dataclass(frozen=True, slots=True)
-class PseudonymKey:
-    """The key of the epoch in which a record is made."""
-
-    epoch: int
-    key: bytes = field(repr=False)
-
-
-def pseudonyms(key: bytes, rows: Iterable[Sequence[bytes | memoryview]]) -> list[str]:
-    """HMAC-SHA-256 of each row's bytes as received, the first 16 bytes in hex (audit-format section 2.2).
-
-    A row is what was given to each input, in the manifest's order.
-    """
-    return [
-        hmac.digest(key, parts[0] if len(parts) == 1 else b"".join(parts), "sha256")[:PSEUDONYM_BYTES].hex()
-        for parts in rows
-    ]
 
 
 def new_request_id() -> str:

@@ -19,7 +19,8 @@ import click
 from appliance.audit import fhir, proof, stored
 from appliance.audit import tiles as tile_files
 from appliance.audit.checkpoint import VerifierKey
-from appliance.audit.record import TIME, pseudonyms
+from appliance.audit.pseudonym import Epoch, pseudonyms
+from appliance.audit.record import TIME
 from appliance.audit.verify import KEY_FILE
 from appliance.cli import echo_json
 from appliance.cli.options import FILE, JSON, read_site
@@ -189,19 +190,32 @@ def tiles(directory: Path, folder: Path) -> None:
 
 
 def _row_of(found: Found, directory: Path, content: bytes) -> int:
-    """Which row of the record a file was. Raises AuditLogError where it was none."""
+    """Which row of the record a file was.
+
+    Raises:
+        AuditLogError: it was none, or the record is not what the log's signature covers.
+        ConfigError: nobody can say any more.
+    """
     if (site := _site(directory)) is None:
         raise ConfigError("only the site itself can say which file was scored: its key is not in the log")
     from appliance import wiring
 
     given = found.said.get("input", {})
+    known = given.get("pseudonyms", ())
     keys, purpose = wiring.key_provider(site), pseudonym_key(given.get("epoch", 1))
+    if proof.decode(found.receipt, wiring.log_key(keys).verifier) != (found.index, found.data):
+        raise AuditLogError(f"The receipt is not of record {found.index}.")
     if not keys.has(purpose):
         raise ConfigError(f"the {purpose} was erased: nobody can say any more which files were scored with it")
-    own = pseudonyms(keys.get(purpose), [[content]])[0]
-    for row, known in enumerate(given.get("pseudonyms", ())):
-        if hmac.compare_digest(own, known):
+    own = Epoch.decode(given["epoch"], keys.get(purpose)).row_keys(found.said["request_id"], len(known)) if known else []
+    for row, key in enumerate(own):
+        if key is not None and hmac.compare_digest(pseudonyms([key], [[content]])[0], known[row]):
             return row
+    if erased := own.count(None):
+        raise ConfigError(
+            f"{erased} of the {len(own)} images of record {found.index} were erased: nobody can say any more whether the "
+            "file was one of those; it is none of the others"
+        )
     raise AuditLogError(f"The file is none of those of record {found.index}.")
 
 

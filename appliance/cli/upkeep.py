@@ -1,4 +1,4 @@
-"""``appliance audit accept-gap``, ``prune``, ``new-epoch`` and ``erase-epoch``: acts on the log of a stopped appliance.
+"""``appliance audit accept-gap``, ``prune``, ``new-epoch``, ``erase-epoch``, ``erase``: acts on a stopped appliance's log.
 
 The acts are imported when they are used: the auditor's commands beside them need no runtime.
 """
@@ -66,4 +66,20 @@ def erase_epoch(epoch: int, site: Path, reason: str) -> None:
     click.echo(f"The key of epoch {epoch} is erased. Erase its backups too.")
 
 
-COMMANDS: tuple[click.Command, ...] = (accept_gap, prune, new_epoch, erase_epoch)
+@click.command("erase")
+@click.argument("index", type=click.IntRange(0))
+@click.option("--row", type=click.IntRange(0), help="Only this image of the call, counted from 0. Default: all of them.")
+@SITE
+@REASON
+def erase(index: int, row: int | None, site: Path, reason: str) -> None:
+    """Erase what matches record INDEX to its images: it stays, with every proof, and nobody can say whose it was.
+
+    The appliance is stopped.
+    """
+    from appliance import upkeep
+
+    count = asyncio.run(upkeep.erase(read_site(site), index, row, reason))
+    click.echo(f"The keys of {count} images of record {index} are erased. Erase their backups too.")
+
+
+COMMANDS: tuple[click.Command, ...] = (accept_gap, prune, new_epoch, erase_epoch, erase)

@@ -1,8 +1,6 @@
 """Records: one exact spelling, a closed set of fields, and nothing of a patient or a caller's own words."""
 
 import asyncio
-import hashlib
-import hmac
 import re
 from datetime import datetime
 
@@ -85,15 +83,6 @@ def test_any_other_reference_leaves_no_trace(reference: str) -> None:
     entry = Entry("call")
     entry.refer(reference)
     assert "client_reference" not in canonical.decode(record.encode(entry, 0, ORIGIN))
-
-
-def test_pseudonyms_are_the_first_half_of_an_hmac_of_the_bytes_as_received() -> None:
-    key, rows = bytes(range(32)), [b"an image", b"", memoryview(b"pixels")]
-    wanted = [hmac.new(key, bytes(row), hashlib.sha256).hexdigest()[:32] for row in rows]
-    assert record.pseudonyms(key, [[row] for row in rows]) == wanted
-    assert record.pseudonyms(key, [[b"an ", memoryview(b"image")]]) == wanted[:1]  # of several inputs, one after the other
-    assert wanted[0] == "de00b0c22489368ba479da2931d502b7"  # by: openssl dgst -sha256 -mac HMAC -macopt hexkey:0001…1f
-    assert record.pseudonyms(bytes(32), [[row] for row in rows]) != wanted
 
 
 def test_request_ids_are_ulids_in_the_order_of_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ GROUPS = {
     "models": ("install", "renew", "activate", "rollback", "deactivate", "remove", "list"),
     "trust": ("update", "show"), "state": ("accept",), "bundle": ("verify", "inspect"),
     "audit": ("verify", "tail", "show", "search", "prove", "receipt", "tiles", "send", "accept-gap",
-              "prune", "new-epoch", "erase-epoch"),
+              "prune", "new-epoch", "erase-epoch", "erase"),
 }  # fmt: skip
 COMMANDS = [
     ("init",), ("enroll",), ("serve",), ("predict",), ("check",), ("demo",), *((group,) for group in GROUPS),

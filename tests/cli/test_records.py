@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from appliance import config, wiring
+from appliance.audit import segment
 from appliance.audit.journal import Journal
 from appliance.audit.record import Entry, Origin
 from appliance.client import CallFailed
@@ -198,6 +199,55 @@ def test_once_an_epochs_key_is_erased_nobody_can_say_which_file_it_was(answered:
     acts = [(r["event"], r["detail"]["epoch"]) for r in records(site) if r["event"].startswith("epoch.")]
     assert acts == [("epoch.begin", 2), ("epoch.erase", 1)]
     assert run("check", "--site", site.root).code == run("check", "--site", answered.root).code
+
+
+def test_a_row_that_was_erased_is_never_matched_again_and_every_other_row_is(answered: ForgedSite, tmp_path: Path) -> None:
+    record, folder = answer_of(answered), answered.root.parent
+    index, root = record["index"], Path(shutil.copytree(answered.root, tmp_path / "site"))
+    site = ForgedSite(root, answered.authority, folder, answered.vendor, answered.repository)
+    where = ("--site", site.root, "--reason", "a patient has asked for it")
+
+    def proved(row: int) -> Ran:
+        return run("audit", "prove", index, site.root, "--image", folder / f"{row + 1}.png")
+
+    assert run("audit", "prove", index, site.root, "-o", tmp_path / "receipt").code == 0
+    for wrong in ((index, "--row", 2), (0,), (10**9,)):
+        assert run("audit", "erase", *wrong, *where).code in (2, 4)
+    assert run("audit", "erase", index, "--site", site.root, "--reason", "").code == 2
+    assert (proved(0).code, proved(1).code) == (0, 0), "nothing was erased for a reason that is none"
+    erased = run("audit", "erase", index, "--row", 0, *where)
+    assert erased == Ran(0, f"The keys of 1 images of record {index} are erased. Erase their backups too.\n", "")
+    assert (proved(0).code, "1 of the 2 images" in proved(0).err, "were erased" in proved(0).err) == (2, True, True)
+    assert (proved(1).code, "The file is row 1" in proved(1).err) == (0, True)
+    assert run("audit", "erase", index, "--row", 0, *where).code == 2, "it was erased already"
+    with running(site) as found, found.client("reader") as client:
+        client.classify("forged", [(folder / "1.png").read_bytes()], client_reference="study-11")
+    later = next(r for r in records(site) if r.get("client_reference") == "study-11")
+    ran = run("audit", "prove", later["index"], site.root, "--image", folder / "1.png")
+    assert (ran.code, "The file is row 0" in ran.err) == (0, True), "the same image, in another call"
+    assert run("audit", "erase", index, *where).out.startswith("The keys of 1 images")
+    assert (proved(1).code, "2 of the 2 images" in proved(1).err) == (2, True)
+    assert run("audit", "verify", site.root).code == 0
+    assert run("audit", "receipt", tmp_path / "receipt", "--key", site.root / "audit" / "log.vkey").code == 0
+    acts = [r["detail"] for r in records(site) if (r["event"], r["outcome"]) == ("audit.erase", "done")]
+    reason = {"reason": "a patient has asked for it"}
+    assert acts == [reason | {"index": index, "row": 0}, reason | {"index": index}]
+    assert run("check", "--site", site.root).code == run("check", "--site", answered.root).code
+
+
+def test_a_record_that_was_altered_proves_nothing_and_erases_nothing(answered: ForgedSite, tmp_path: Path) -> None:
+    record, root = answer_of(answered), Path(shutil.copytree(answered.root, tmp_path / "site"))
+    keys = {path: path.read_bytes() for path in (root / "keys").iterdir()}
+    path = next((root / "audit").glob("*.log"))
+    data = path.read_bytes()
+    frame = next(f for f in segment.frames(data) if b"study-9" in f.payload)
+    other = segment.frame(segment.RECORD, frame.payload.replace(b"study-9", b"study-8"))
+    path.write_bytes(data[: frame.end - len(other)] + other + data[frame.end :])
+    for act in ("prove", "--image", answered.root.parent / "1.png"), ("erase", "--reason", "none"):
+        command, *options = act
+        where = ("--site", root) if command == "erase" else (root,)
+        assert run("audit", command, record["index"], *where, *options).code == 4
+    assert keys == {path: path.read_bytes() for path in (root / "keys").iterdir()}
 
 
 def test_what_is_old_is_deleted_as_whole_files_and_the_site_goes_on(answered: ForgedSite, tmp_path: Path) -> None:

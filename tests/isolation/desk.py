@@ -9,7 +9,7 @@ from typing import Any
 
 from appliance.access import Access, Peer
 from appliance.admission import Allowance
-from appliance.audit.record import PseudonymKey
+from appliance.audit.pseudonym import Epoch
 from appliance.config import Rule
 from appliance.engine.batcher import Batcher, Runner
 from appliance.engine.pace import Pace
@@ -24,7 +24,7 @@ from tests.fakes import clock
 from tests.forge import Forge
 
 METHOD = "/appliance.v1.Classification/Classify"
-PSEUDONYM_KEY = bytes(range(32))
+EPOCH = Epoch(1, {"": bytes(range(32))})
 SPKI = "cd" * 32
 ALLOWANCE = Allowance(1 << 20, 1 << 20)
 RULES = (
@@ -59,9 +59,7 @@ async def desk_of(
 
         servables = Servables(start)
         servables.put(model(), active=True)
-        yield Desk(
-            Access(RULES, ALLOWANCE), journal, decoders, PseudonymKey(1, PSEUDONYM_KEY), servables, open=True, clock=clock
-        )
+        yield Desk(Access(RULES, ALLOWANCE), journal, decoders, EPOCH, servables, open=True, clock=clock)
         await servables.drain()
     journal.close()
 
