@@ -10,7 +10,12 @@ _DCM = "http://dicom.nema.org/resources/ontology/DCM"
 _APPLICATION_ACTIVITY = ("110100", "Application Activity")
 _AUDIT_LOG_USED = ("110101", "Audit Log Used")
 _SECURITY_ALERT = ("110113", "Security Alert")
-_TYPES = {"audit.read": _AUDIT_LOG_USED, "audit.accept-gap": _SECURITY_ALERT, "alarm": _SECURITY_ALERT}
+_TYPES = {
+    "audit.read": _AUDIT_LOG_USED,
+    "audit.accept-gap": _SECURITY_ALERT,
+    "alarm": _SECURITY_ALERT,
+    "log.degraded": _SECURITY_ALERT,
+}
 _ACTIONS = {
     "call": "E",
     "model.install": "C",

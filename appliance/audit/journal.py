@@ -8,6 +8,7 @@ appliance.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import threading
@@ -22,8 +23,8 @@ from types import TracebackType
 from typing import Protocol
 
 from appliance.audit import proof, record, segment
-from appliance.audit.checkpoint import NOTE_BYTES_MAX, Checkpoint, LogKey, VerifierKey
-from appliance.audit.open_segment import Head, OpenSegment, lock
+from appliance.audit.checkpoint import Checkpoint, LogKey, VerifierKey
+from appliance.audit.open_segment import Head, NoSegment, OpenSegment, lock
 from appliance.audit.record import Entry, Origin, Receipt
 from appliance.audit.segment import segment_paths
 from appliance.audit.tree import Tree, leaf_hash
@@ -34,6 +35,7 @@ GROUP_RECORDS_MAX = 256
 # Under load many are refused at once. They are in no hurry, and each commit that they share is an answer for somebody else.
 UNHURRIED, UNHURRIED_S = frozenset({"shed", "expired"}), 0.02
 WAITING_RECORDS_MAX = 100_000
+DEGRADED = "log.degraded"
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class _Group:
     signed: Checkpoint
     started: float
     stored: bool = False
+    ended: bool = False  # what was signed is not these records, but that there is no segment for them
     failed: Exception | None = None
 
 
@@ -199,7 +202,7 @@ class Journal:
         if not records:
             return _Group(taken, [None] * len(taken), b"", None, self.position, started)
         block = b"".join([segment.frame(segment.RECORD, data) for data in records])
-        head = None if self._file.has_room(len(block) + NOTE_BYTES_MAX) else self._head()
+        head = None if self._file.has_room(len(block)) else self._head()
         before, leaves = Tree(self._tree.size, self._tree.frontier), [leaf_hash(data) for data in records]
         for leaf in leaves:
             self._tree.append(leaf)
@@ -221,10 +224,11 @@ class Journal:
         if group is not self._group:  # closing has settled it
             return
         self._group = None
+        if group.failed is None or group.ended:
+            self.position = group.signed
         if group.failed is not None:
             self._fail(group.waiting, group.failed)
             return
-        self.position = group.signed
         _deliver(group.waiting, group.receipts)
         self._next()
         if self._watcher:
@@ -250,12 +254,37 @@ class Journal:
         """One write, one sync. The order is the promise: nobody is answered before the last line."""
         try:
             if group.head is not None:
-                self._file.start(group.head)
+                self._start(group, group.head)
             if group.block:
                 self._file.write(group.block)
             group.stored = True
         except Exception as error:
             group.failed = error
+
+    def _start(self, group: _Group, head: Head) -> None:
+        """Begins a segment. Where none can be made, the one before, which is as it was, gets a last record that says so."""
+        try:
+            self._file.start(head)
+        except NoSegment as error:
+            with suppress(OSError):  # then the log ends without such a word
+                group.signed = self._store_last(head, errno.errorcode.get(error.errno or 0, "unknown"))
+                group.ended = True
+            raise
+
+    def _store_last(self, head: Head, cause: str) -> Checkpoint:
+        """What is signed afterwards, whether or not there was room. Raises OSError."""
+        tree = Tree(head.size, head.frontier)
+        data = self._encode(Entry(DEGRADED, outcome="done", detail={"cause": cause}), tree.size)
+        if data is None:
+            return self.position
+        tree.append(leaf_hash(data))
+        signed = Checkpoint(tree.size, tree.root())
+        note = self._key.sign(signed, self._key_id)
+        block = segment.frame(segment.RECORD, data) + segment.frame(segment.CHECKPOINT, note)
+        if not self._file.has_reserve(len(block)):
+            return self.position
+        self._file.write(block)
+        return signed
 
     def _encode(self, entry: Entry, index: int) -> bytes | None:
         try:

@@ -15,6 +15,7 @@ from appliance.audit.segment import segment_paths
 from appliance.audit.tree import Tree
 from appliance.errors import AuditLogError
 
+RESERVE_BYTES = 4096  # of a segment, for a group's checkpoint, and for a record that says why no segment follows
 SPARE_FILES = 2  # a new segment, and its directory
 
 
@@ -23,13 +24,18 @@ class Head:
     """What opens a segment: where the log stands."""
 
     size: int
+    frontier: tuple[bytes, ...]
     frames: bytes
 
     @classmethod
     def of(cls, tree: Tree, note: bytes) -> "Head":
         """``note`` is the tree's signed checkpoint."""
         frames = segment.frame(segment.CHECKPOINT, note) + segment.frame(segment.TREE, b"".join(tree.frontier))
-        return cls(tree.size, frames)
+        return cls(tree.size, tree.frontier, frames)
+
+
+class NoSegment(OSError):
+    """No new segment could be made; the one before it is as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Recovered:
 
 
 class OpenSegment:
-    """The last file of a log. Everything raises OSError, after which what is on the disk is no longer known."""
+    """The last file of a log. Everything raises OSError; but for NoSegment, what is on the disk is then no longer known."""
 
     def __init__(self, directory: Path, segment_bytes: int, sync: Callable[[int], None]) -> None:
         self._directory, self._segment_bytes, self._sync = directory, segment_bytes, sync
@@ -53,27 +59,43 @@ class OpenSegment:
         return self._fd < 0
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes fit; into a segment that holds none yet, any do."""
-        return self._end + size <= self._segment_bytes or self._end <= self._head_end
+        """Whether so many bytes fit, and a last record after them; into a segment that holds none yet, any do."""
+        return self.has_reserve(size + RESERVE_BYTES) or self._end <= self._head_end
+
+    def has_reserve(self, size: int) -> bool:
+        """Whether so many bytes fit into what was allocated."""
+        return self._end + size <= self._segment_bytes
 
     def write(self, block: bytes) -> None:
         """Writes a block behind what is there, and makes it durable."""
-        self._write(block)
+        _write(self._fd, block, self._end)
+        self._end += len(block)
         self._sync(self._fd)
 
     def start(self, head: Head) -> None:
-        """A new file, preallocated so that a full disk shows here and not in the middle of a group."""
+        """A new file, preallocated so that a full disk shows here and not in the middle of a group.
+
+        Raises:
+            NoSegment: there is none, and no trace of one.
+        """
         self._release_spares()
         path = self._directory / f"{head.size:020d}.log"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = -1
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            os.posix_fallocate(fd, 0, self._segment_bytes)
+            _write(fd, head.frames, 0)
+            os.fsync(fd)
+            durable.sync(self._directory)
+        except OSError as error:
+            if fd >= 0:  # one that came to light later would contradict what is written to the one before
+                os.close(fd)
+                path.unlink()
+                durable.sync(self._directory)
+            raise NoSegment(error.errno, "no segment can be made") from error
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._end = fd, 0
-        os.posix_fallocate(fd, 0, self._segment_bytes)
-        self._write(head.frames)
-        self._head_end = self._end
-        os.fsync(fd)
-        durable.sync(self._directory)
+        self._fd, self._end, self._head_end = fd, len(head.frames), len(head.frames)
         with suppress(OSError):
             self._spares = [os.open("/dev/null", os.O_RDONLY) for _ in range(SPARE_FILES)]
 
@@ -105,16 +127,16 @@ class OpenSegment:
         with suppress(OSError):
             os.close(self._fd)
 
-    def _write(self, block: bytes) -> None:
-        if os.pwrite(self._fd, block, self._end) != len(block):
-            raise OSError("short write")  # never continued: what is on the disk is recovery's to find out
-        self._end += len(block)
-
     def _release_spares(self) -> None:
         """Makes room for the files of a new segment, though strangers' connections have taken every other."""
         for fd in self._spares:
             os.close(fd)
         self._spares = []
+
+
+def _write(fd: int, block: bytes, place: int) -> None:
+    if os.pwrite(fd, block, place) != len(block):
+        raise OSError("short write")  # never continued: what is on the disk is recovery's to find out
 
 
 def lock(directory: Path) -> int:

@@ -13,6 +13,7 @@ from appliance.audit.record import Entry
 from appliance.audit.verify import verify
 from appliance.errors import AuditLogError, AuditUnavailable
 from tests.audit import logs
+from tests.audit.logs import VERIFIER, records
 
 SEGMENT_BYTES = 1 << 20
 
@@ -55,10 +56,14 @@ def test_a_full_disk_ends_the_log_and_it_goes_on_when_there_is_room(small_disk: 
     acknowledged = asyncio.run(fill(log))
     assert acknowledged > 1000
     assert asyncio.run(fill(log)) == 0, "opened again, it is as full as before"
-    assert verify(log, logs.VERIFIER).size == acknowledged
+    assert verify(log, VERIFIER).size == acknowledged + 2
+    assert [(r["event"], r["detail"]) for r in records(log)[acknowledged:]] == 2 * [("log.degraded", {"cause": "ENOSPC"})]
+    for _ in range(20):
+        assert asyncio.run(fill(log)) == 0, "what is kept free is used up, and the log is as whole as before"
+    assert acknowledged + 2 < verify(log, VERIFIER).size < acknowledged + 20
     ballast.unlink()
     assert asyncio.run(fill(log)) > 1000
-    assert verify(log, logs.VERIFIER).size > acknowledged
+    assert verify(log, VERIFIER).size > acknowledged + 1000
 
 
 def test_a_disk_that_can_only_be_read_is_refused_in_a_sentence_and_verified_all_the_same(small_disk: Path) -> None:

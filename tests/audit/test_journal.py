@@ -321,31 +321,73 @@ def test_a_failing_write_answers_nobody_and_the_log_goes_on_when_it_is_opened_ag
     assert verify(folder, VERIFIER).size == 3, "whole though the record was: nobody was told of it, and nobody signed it"
 
 
-def test_a_disk_that_is_full_at_a_new_segment_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "log"
+def _failing(call: str, code: int) -> Callable[..., Any]:
+    """A system call that fails for every segment of a log but the first."""
+    real = getattr(os, call)
 
-    def full(fd: int, offset: int, size: int) -> None:
-        raise OSError(errno.ENOSPC, "no space left")
+    def afflicted(target: Any, *arguments: Any, **options: Any) -> Any:
+        name = str(target) if isinstance(target, Path) else str(Path(f"/proc/self/fd/{target}").readlink())
+        if name.endswith(".log") and not name.endswith(f"{0:020d}.log"):
+            raise OSError(code, "as the test wants it")
+        return real(target, *arguments, **options)
+
+    return afflicted
+
+
+@pytest.mark.parametrize(("call", "cause"), [
+    ("open", "EMFILE"), ("posix_fallocate", "ENOSPC"), ("pwrite", "EIO"), ("fsync", "EIO"),
+])  # fmt: skip
+def test_a_log_that_cannot_go_on_with_a_new_segment_says_so_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, cause: str
+) -> None:
+    folder = tmp_path / "log"
 
     async def run() -> int:
         journal = logs.journal(folder, segment_bytes=20_000)
         answered = 0
         with monkeypatch.context() as patch:
-            patch.setattr(os, "posix_fallocate", full)
+            patch.setattr(os, call, _failing(call, getattr(errno, cause)))
             with suppress(AuditUnavailable):
                 while answered < 1000:
                     await append(journal, 1)
                     answered += 1
-        journal.close()
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "posix_fallocate", full)
-            with pytest.raises(AuditLogError, match="cannot be read or written"):
-                logs.journal(folder)
+            assert (journal.writable, journal.position.size) == (False, answered + 1)
+            journal.close()
         return answered
 
     answered = asyncio.run(run())
-    assert len(segment_paths(folder)) == 1  # the headless second one is gone
+    assert len(segment_paths(folder)) == 1, "there is no trace of the second one"
     assert 0 < answered < 1000
+    last = logs.records(folder)[answered]
+    assert (last["event"], last["outcome"], last["detail"]) == ("log.degraded", "done", {"cause": cause})
+    assert verify(folder, VERIFIER).size == answered + 1
+    assert grow(folder, 1, segment_bytes=20_000).recovered is None
+    assert verify(folder, VERIFIER).size == answered + 2
+
+
+def test_where_a_half_made_segment_cannot_be_taken_back_nothing_more_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record behind it would contradict the segment, should that come to light after all."""
+    folder = tmp_path / "log"
+
+    def stays(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, "as the test wants it")
+
+    async def run() -> int:
+        journal = logs.journal(folder, segment_bytes=20_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", _failing("fsync", errno.EIO))
+            patch.setattr(Path, "unlink", stays)
+            with suppress(AuditUnavailable):
+                await append(journal, 1000)
+            journal.close()
+        return journal.position.size
+
+    answered = asyncio.run(run())
+    assert len(segment_paths(folder)) == 2
+    assert verify(folder, VERIFIER).size == answered
+    assert {record["event"] for record in logs.records(folder)} == {"start"}
     grow(folder, 1, segment_bytes=20_000)
     assert verify(folder, VERIFIER).size == answered + 1
 
