@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from appliance.audit import fhir, proof, stored
+from appliance.audit import dicom, fhir, proof, stored
 from appliance.audit import tiles as tile_files
 from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.pseudonym import Epoch, pseudonyms
@@ -118,12 +118,14 @@ def show(index: int, directory: Path) -> None:
 @click.option("--outcome", help="answered, denied, invalid, shed, expired, cancelled, unavailable, done or failed.")
 @click.option("--decision", type=click.Choice(["accept", "abstain", "out-of-distribution"]), help="Of any row.")
 @click.option("--reference", help="The caller's own reference.")
-@click.option("--format", "form", type=click.Choice(["text", "csv", "jsonl", "fhir"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "csv", "jsonl", "fhir", "dicom"]), default="text", show_default=True
+)
 def search(
     directory: Path, since: str | None, until: str | None, first: int, decision: str | None, form: str, **wanted: str | None
 ) -> None:
     """Find records, or export them all. jsonl is the exact bytes that are in the log, a line for each record; fhir is an
-    AuditEvent of FHIR R4 for each.
+    AuditEvent of FHIR R4 for each, dicom an audit message of DICOM PS3.15, section A.5, as XML.
     """
     after, before = _time(since), _time(until)
     letter = {"accept": "A", "abstain": "B", "out-of-distribution": "O", None: ""}[decision]
@@ -238,6 +240,10 @@ def _print(found: Iterator[Found], form: str, directory: Path) -> None:
             origin = _origin(directory)
             for record in found:
                 click.echo(json.dumps(fhir.event(record.said, origin), ensure_ascii=False))
+        case "dicom":
+            origin = _origin(directory)
+            for record in found:
+                click.echo(dicom.message(record.said, origin))
         case "jsonl":
             for record in found:
                 click.echo(record.data.decode())

@@ -92,6 +92,9 @@ def test_search_by_anything_and_export_the_exact_bytes(log: Path, answered: Forg
     said = json.loads(event)
     assert said["source"]["observer"]["identifier"]["value"].startswith("appliance-audit/")
     assert (said["recorded"], len(said["entity"])) == (when, 3)
+    [message] = run("audit", "search", log, "--format", "dicom", "--reference", "study-9").out.splitlines()
+    assert message.startswith("<AuditMessage><EventIdentification ")
+    assert (when in message, message.count("<ParticipantObjectIdentification ")) == (True, 4)
     assert run("audit", "search", log, "--since", "yesterday").code == 2
 
 
