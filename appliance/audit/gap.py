@@ -12,10 +12,10 @@ from pathlib import Path
 
 from appliance import durable
 from appliance.audit import segment
-from appliance.audit.checkpoint import Checkpoint, VerifierKey
-from appliance.audit.recovery import head_tree, read_tree, require_signed
+from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.segment import segment_paths
-from appliance.audit.tree import Tree, leaf_hash
+from appliance.audit.signed import head_tree, walk
+from appliance.audit.tree import Tree
 from appliance.audit.verify import verify
 from appliance.errors import AuditLogError, ConfigError
 
@@ -99,25 +99,9 @@ def put_aside(directory: Path, gap: Gap, now: datetime) -> Path:
 
 def _whole_part(data: bytes, tree: Tree, key: VerifierKey) -> tuple[Tree, int]:
     """The tree after a segment's last checkpoint that continues ``tree``, and where that ends; 0 without a whole head."""
-    waiting: list[bytes] = []
-    signed, end = Checkpoint(0, b""), 0
-    for count, frame in enumerate(segment.frames(data)):
-        if frame.kind == segment.RECORD and count > 1:
-            waiting.append(leaf_hash(frame.payload))
-            continue
-        grown = Tree(tree.size, tree.frontier)
-        for leaf in waiting:
-            grown.append(leaf)
-        try:
-            if frame.kind == segment.CHECKPOINT and count != 1:
-                signed = key.open(frame.payload)
-                require_signed(grown, signed)
-            elif frame.kind == segment.TREE and count == 1:
-                read_tree(signed, frame.payload)
-            else:
-                break
-        except AuditLogError:
-            break
-        if count:
-            tree, end, waiting = grown, frame.end, []
-    return tree, end
+    whole, end = tree, 0
+    with suppress(AuditLogError):
+        for count, (frame, grown) in enumerate(walk(data, key, tree.copy())):
+            if count and frame.kind != segment.RECORD:
+                whole, end = grown.copy(), frame.end
+    return whole, end

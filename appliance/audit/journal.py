@@ -203,7 +203,7 @@ class Journal:
             return _Group(taken, [None] * len(taken), b"", None, self.position, started)
         block = b"".join([segment.frame(segment.RECORD, data) for data in records])
         head = None if self._file.has_room(len(block)) else self._head()
-        before, leaves = Tree(self._tree.size, self._tree.frontier), [leaf_hash(data) for data in records]
+        before, leaves = self._tree.copy(), [leaf_hash(data) for data in records]
         for leaf in leaves:
             self._tree.append(leaf)
         signed = Checkpoint(self._tree.size, self._tree.root())

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.audit import proof, segment
-from appliance.audit.recovery import tree_of
 from appliance.audit.segment import READS_MAX, Frame, segment_paths
+from appliance.audit.signed import tree_of
 from appliance.audit.tree import Tree, leaf_hash
 from appliance.errors import AuditLogError
 

@@ -27,6 +27,10 @@ class Tree:
     def frontier(self) -> tuple[bytes, ...]:
         return tuple(self._frontier)
 
+    def copy(self) -> "Tree":
+        """A tree that grows by itself."""
+        return Tree(self.size, self.frontier)
+
     def append(self, leaf: bytes) -> None:
         """Adds a leaf's hash."""
         size = self.size

@@ -9,9 +9,9 @@ from typing import Any
 from appliance import canonical
 from appliance.audit import segment
 from appliance.audit.checkpoint import Checkpoint, VerifierKey
-from appliance.audit.recovery import head_tree, read_tree, require_signed
 from appliance.audit.segment import READS_MAX, segment_paths
-from appliance.audit.tree import Tree, leaf_hash
+from appliance.audit.signed import head_tree, walk
+from appliance.audit.tree import Tree
 from appliance.errors import AuditLogError
 
 KEY_FILE = "log.vkey"
@@ -115,7 +115,7 @@ class _Check:
     def copy(self) -> "_Check":
         """This state, to go on from more than once."""
         other = copy(self)
-        other.tree = Tree(self.tree.size, self.tree.frontier)
+        other.tree = self.tree.copy()
         other.acts = list(self.acts)
         return other
 
@@ -127,16 +127,12 @@ class _Check:
 
     def segment(self, data: bytes, first_index: int, last: bool) -> None:
         kinds, end = b"", 0
-        for frame in segment.frames(data):
-            match frame.kind:
-                case segment.CHECKPOINT:
-                    self._checkpoint(frame.payload)
-                case segment.TREE if kinds == segment.CHECKPOINT and self.signed is not None:
-                    read_tree(self.signed, frame.payload)
-                case segment.RECORD if len(kinds) >= 2:
-                    self._record(frame.payload)
-                case _:
-                    raise self._damaged("its frames are out of order")
+        for frame, _ in walk(data, self.key, self.tree):
+            if frame.kind == segment.CHECKPOINT:
+                self.signed, self.unsigned, self.pruned_signed = Checkpoint(self.tree.size, self.tree.root()), 0, self.pruned
+                self.checkpoints += 1
+            elif frame.kind == segment.RECORD:
+                self._record(frame.payload)
             if not kinds and self.tree.size != first_index:
                 raise self._damaged("a segment is missing or in another's place")
             kinds, end = kinds[:2] + frame.kind, frame.end
@@ -147,25 +143,20 @@ class _Check:
         for _ in segment.checkpoints_after(data, end, self.key.name):
             raise self._damaged("a record before a signed checkpoint is broken")
 
-    def _checkpoint(self, note: bytes) -> None:
-        signed = self.key.open(note)
-        require_signed(self.tree, signed)
-        self.signed, self.unsigned, self.pruned_signed = signed, 0, self.pruned
-        self.checkpoints += 1
-
     def _record(self, data: bytes) -> None:
+        """Looks at a record that the tree has taken in."""
+        place = self.tree.size - 1
         try:
             record = canonical.decode(data)
-            if record["v"] != 1 or record["index"] != self.tree.size:
+            if record["v"] != 1 or record["index"] != place:
                 raise ValueError("out of sequence")
             self._look_at_times(record)
         except (ValueError, KeyError, TypeError):
-            raise self._damaged("a record is not canonical, or out of sequence") from None
+            raise self._damaged("a record is not canonical, or out of sequence", place) from None
         if record.get("event") in (PRUNE, ACCEPT_GAP) and record.get("outcome") == "done":
             self.pruned = max(self.pruned, record.get("detail", {}).get("first", 0))
         if record.get("event", "call") != "call" and self.expected is not None and record["index"] >= self.expected[0]:
             self.acts.append(record)
-        self.tree.append(leaf_hash(data))
         self.unsigned += 1
         self._meet()
 
@@ -192,5 +183,5 @@ class _Check:
             raise AuditLogError("The audit log does not continue the one whose size and root were noted earlier.")
         return Verified(self.signed.size, self.signed.root, self.checkpoints, segments, self.unsigned, self.set_back)
 
-    def _damaged(self, what: str) -> AuditLogError:
-        return AuditLogError(f"The audit log is damaged at record {self.tree.size}: {what}.")
+    def _damaged(self, what: str, place: int | None = None) -> AuditLogError:
+        return AuditLogError(f"The audit log is damaged at record {self.tree.size if place is None else place}: {what}.")
