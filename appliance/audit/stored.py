@@ -7,11 +7,11 @@ the segment that its record stands in, whose first frames say what came before (
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.audit import proof, segment
-from appliance.audit.segment import READS_MAX, Frame, segment_paths
+from appliance.audit.segment import HEADER_BYTES, READS_MAX, Frame, segment_paths
 from appliance.audit.signed import tree_of
 from appliance.audit.tree import Tree, leaf_hash
 from appliance.errors import AuditLogError
@@ -47,8 +47,22 @@ class Stored:
         return proof.encode(self.index, path, group.note, self.data)
 
 
-def read(directory: Path, first: int = 0, stop: int | None = None) -> Iterator[Stored]:
+@dataclass(eq=False, slots=True)
+class Place:
+    """How far a log was read: to a checkpoint of a segment, and the tree that it signed. Who keeps one while the log grows
+    need not read the segment from its start again.
+    """
+
+    path: Path | None = None
+    at: int = 0
+    note: bytes = b""
+    tree: Tree = field(default_factory=Tree)
+
+
+def read(directory: Path, first: int = 0, stop: int | None = None, place: Place | None = None) -> Iterator[Stored]:
     """The signed records from ``first`` on, before ``stop``. The appliance may be writing the log.
+
+    ``place`` moves on with what is read; ``first`` is then the record behind it.
 
     Raises:
         AuditLogError: there is no log, or it cannot be read this way; ``verify`` says what is wrong with it.
@@ -59,14 +73,15 @@ def read(directory: Path, first: int = 0, stop: int | None = None) -> Iterator[S
     for path in paths[max(0, len(earlier) - 1) :]:
         if reached is not None and int(path.stem) != reached:
             raise _damaged()
-        for group in _groups(path, last=path == paths[-1]):
+        for group in _groups(path, path == paths[-1], place):
             if stop is not None and group.size >= stop:
                 return
             for index, data in enumerate(group.records, group.size):
                 if index >= first and (stop is None or index < stop):
                     yield Stored(index, data, group)
             reached = group.size + len(group.records)
-        reached = int(path.stem) if reached is None else reached
+        if reached is None:
+            reached = place.tree.size if place is not None and place.path == path else int(path.stem)
 
 
 def older_than(directory: Path, time: str) -> tuple[int, list[Path]]:
@@ -76,7 +91,7 @@ def older_than(directory: Path, time: str) -> tuple[int, list[Path]]:
     """
     paths, old = _paths(directory), list[Path]()
     for path in paths[:-1]:
-        if any(json.loads(one)["time"] >= time for group in _groups(path, last=False) for one in group.records):
+        if any(json.loads(one)["time"] >= time for group in _groups(path, False) for one in group.records):
             break
         old.append(path)
     return int(paths[len(old)].stem), old
@@ -86,7 +101,7 @@ def size(directory: Path) -> int:
     """How many records there are, with those that were pruned. Raises as ``read``."""
     last = _paths(directory)[-1]
     newest = int(last.stem)
-    for group in _groups(last, last=True):
+    for group in _groups(last, True):
         newest = group.size + len(group.records)
     return newest
 
@@ -116,11 +131,17 @@ def _paths(directory: Path) -> list[Path]:
     return paths
 
 
-def _groups(path: Path, *, last: bool) -> Iterator[_Group]:
-    """The groups of a segment. Of the ``last`` one the end may be torn. Raises AuditLogError."""
+def _groups(path: Path, last: bool, place: Place | None = None) -> Iterator[_Group]:
+    """The groups of a segment, or those behind a place in it; of the ``last`` the end may be torn. Raises AuditLogError."""
     tree: Tree | None = None
     waiting: list[bytes] = []
-    for frame in _frames(path, last):
+    start = place.at if place is not None and place.path == path else 0
+    frames = _frames(path, last, start)
+    if place is not None and start:
+        tree = place.tree.copy()
+        if not frames or frames.pop(0).payload != place.note:
+            raise AuditLogError("The audit log is not the one that was read: it was put back, or goes on behind a gap.")
+    for frame in frames:
         if frame.kind == segment.RECORD:
             waiting.append(frame.payload)
         elif frame.kind == segment.TREE:
@@ -130,14 +151,19 @@ def _groups(path: Path, *, last: bool) -> Iterator[_Group]:
             for one in waiting:
                 tree.append(leaf_hash(one))
             waiting = []
+            if place is not None:
+                at = start + frame.end - HEADER_BYTES - len(frame.payload)
+                place.path, place.at, place.note, place.tree = path, at, frame.payload, tree.copy()
 
 
-def _frames(path: Path, last: bool) -> list[Frame]:
+def _frames(path: Path, last: bool, start: int = 0) -> list[Frame]:
     """A segment's frames, without a hole; of the last one read again while it is being written. Raises AuditLogError."""
     before = b""
     for _ in range(READS_MAX):
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                file.seek(start)
+                data = file.read()
         except OSError as error:
             raise AuditLogError("The audit log cannot be read.") from error
         found = list(segment.frames(data))

@@ -26,7 +26,7 @@ from time import monotonic, sleep
 
 from appliance import canonical, durable
 from appliance.audit import stored
-from appliance.audit.stored import Stored
+from appliance.audit.stored import Place, Stored
 from appliance.audit.tree import leaf_hash
 from appliance.errors import ConfigError, FeedFailed
 
@@ -102,9 +102,9 @@ def send(directory: Path, receiver: Receiver, cursor: Cursor, *, follow: bool = 
         AuditLogError: the log cannot be read.
     """
     with _Connection(receiver) as connection:
-        newest, checkpoint_at = cursor.last_of(directory), 0.0
+        newest, checkpoint_at, place = cursor.last_of(directory), 0.0, Place()
         while True:
-            records = stored.read(directory, cursor.next)
+            records = stored.read(directory, cursor.next, place=place)
             while portion := list(islice(records, PORTION_RECORDS)):
                 stored.sync(directory)  # what the appliance has written, and perhaps not yet made durable
                 connection.deliver(map(_message, portion))

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.audit import proof, stored
+from appliance.audit import proof, segment, stored
 from appliance.audit.record import Entry
+from appliance.audit.stored import Place
 from appliance.errors import AuditLogError
 from tests.audit import logs
 from tests.audit.logs import VERIFIER
@@ -80,3 +81,31 @@ def test_a_folder_without_a_log_and_a_damaged_log_are_said_to_be_so(tmp_path: Pa
     (folder / log.names[0]).rename(folder / f"{1:020d}.log")  # a tree of no leaves cannot have one
     with pytest.raises(AuditLogError, match="damaged"):
         list(stored.read(folder))
+
+
+@settings(max_examples=50, deadline=None)
+@given(segments=SEGMENTS, data=st.data())
+def test_whoever_keeps_a_place_reads_what_is_new_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, segments: list[list[int]], data: st.DataObject
+) -> None:
+    """The log grows by groups, and what was read of it is gone from the disk the next time."""
+    log = logs.forged(*segments)
+    folder, place, found = tmp_path_factory.mktemp("log"), Place(), list[int]()
+    for name, whole in zip(log.names, log.segments, strict=True):
+        ends = [end for kind, _, end in logs.frames(whole) if kind == segment.CHECKPOINT]
+        for end in (*data.draw(st.lists(st.sampled_from(ends), unique=True).map(sorted)), len(whole)):
+            gone = place.at if place.path == folder / name else 0
+            (folder / name).write_bytes(b"?" * gone + whole[gone:end] + bytes(len(whole) - end))
+            found += [one.index for one in stored.read(folder, len(found), place=place)]
+    assert found == list(range(sum(map(sum, segments))))
+
+
+def test_a_place_in_another_log_is_not_gone_on_from(tmp_path: Path) -> None:
+    place = Place()
+    folder = logs.forged([2, 3]).write(tmp_path / "log")
+    assert len(list(stored.read(folder, place=place))) == 5
+    assert list(stored.read(folder, 5, place=place)) == []
+    (path,) = segment.segment_paths(folder)
+    path.write_bytes(logs.forged([2, 2]).segments[0])
+    with pytest.raises(AuditLogError, match="not the one that was read"):
+        list(stored.read(folder, 5, place=place))
