@@ -17,6 +17,8 @@ from appliance.bundle.manifest import TextSpec
 from appliance.errors import InvalidInput
 
 STRANGE = 1
+MARKS_MAX = 30  # in a row; as in Unicode's Stream-Safe Text Format (UAX #15), since no language has as many
+_TOO_MANY_MARKS = re.compile(rb"[^\0]{%d}" % (MARKS_MAX + 1))
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -32,16 +34,22 @@ def tokens(spec: TextSpec, tokens_max: int, texts: Sequence[bytes | memoryview])
     """Int64 ``[N, 1 + tokens_max]``: the length of each text in tokens, their numbers, then zeros.
 
     Raises:
-        InvalidInput: a text is over a limit, empty or not UTF-8; the message gives its position, counted from 0.
+        InvalidInput: a text is over a limit, empty, not UTF-8, or has too many marks in a row; the message gives its
+            position, counted from 0.
     """
     rows = np.zeros((len(texts), 1 + tokens_max), np.int64)
     for i, data in enumerate(texts):
         if len(data) > spec.bytes_max:
             raise InvalidInput(f"Text {i}: it has more than {spec.bytes_max} bytes.")
         try:
-            found = split(str(data, "utf-8"), spec.case)
+            said = str(data, "utf-8")
         except UnicodeDecodeError:
             raise InvalidInput(f"Text {i}: it is not UTF-8.") from None
+        # Python puts marks that stand in a row in order by insertion, and nobody is answered meanwhile: a megabyte of them
+        # takes minutes.
+        if not said.isascii() and _TOO_MANY_MARKS.search(bytes(map(unicodedata.combining, said))):
+            raise InvalidInput(f"Text {i}: it has more than {MARKS_MAX} combining marks in a row.")
+        found = split(said, spec.case)
         if not 1 <= len(found) <= tokens_max:
             # Cut off, it could lose the word that matters without anybody noticing.
             raise InvalidInput(f"Text {i}: it has {len(found)} words and marks; this model takes 1 to {tokens_max}.")
