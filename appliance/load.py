@@ -31,8 +31,9 @@ from appliance.model.inputs import Content
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that may serve. ``card`` is its model card, in Markdown; ``golden_margin`` is the largest |Δlogit| of its golden cases here.
+    """A model that may serve. ``card`` is its model card, in Markdown.
 
+    ``golden_margin`` is the largest |Δlogit| of its golden cases here.
     ``load_s`` are the seconds from its file to here, as far as whoever loaded it has counted them.
     """
 
@@ -64,15 +65,17 @@ class LoadedModel:
         """What was given to each input, in the manifest's order; a single input need not be named. All have as many rows.
 
         Raises:
-            InvalidInput: not exactly the model's inputs, or not as many rows to each.
+            InvalidInput: not exactly the model's inputs, not as many rows to each, or texts to one that takes images.
         """
         specs = self.manifest.inputs
         named = dict(given)
         if len(specs) == len(given) == 1 and "" in named:
-            return (named[""],)
+            named = {specs[0].name: named[""]}
         if len(named) != len(given) or named.keys() != {spec.name for spec in specs}:
             raise InvalidInput(f"This model's inputs are {', '.join(spec.name for spec in specs)}, each given once.")
         contents = tuple(named[spec.name] for spec in specs)
+        for spec, content in zip(specs, contents, strict=True):
+            inputs.require_kind(spec, content)
         if len({content.rows for content in contents}) != 1:
             raise InvalidInput("The inputs must have as many rows each.")
         return contents

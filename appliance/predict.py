@@ -202,7 +202,7 @@ async def _decode(
 def _read(
     received: Callable[[str], dict[str, Any]], entry: Entry, specs: Sequence[InputSpec], contents: Sequence[Content]
 ) -> Rows:
-    """Looks at what was received, and puts it on record, if only an image in it cannot be used. Raises InvalidInput."""
+    """Looks at what was received, and puts it on record, if only an element of it cannot be used. Raises InvalidInput."""
     encoded = [content for content in contents if isinstance(content, Encoded)]
     if encoded:
         entry.input = received("encoded")

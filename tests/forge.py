@@ -2,7 +2,8 @@
 trust repositories and sites on disk.
 
 The forged model is tiny and exact: uint8 8×8 grey images, logits = pixels @ W + b in float32, so a test can compute what a
-row's answer must be, and no two different rows have the same one.
+row's answer must be, and no two different rows have the same one. The one that takes texts is too: logits = tokens @ V, and
+every sum is a number that float32 has.
 """
 
 import hashlib
@@ -43,6 +44,7 @@ from appliance.bundle.manifest import (
     OutputSpec,
     Provenance,
     RuntimeSpec,
+    TextSpec,
 )
 from appliance.bundle.opening import Opened
 from appliance.bundle.policy import Listing, Policy
@@ -67,6 +69,10 @@ B: NDArray[np.float32] = _random.standard_normal(CLASSES).astype(np.float32)
 
 SPEC = InputSpec("image", "UINT8", (SIDE, SIDE, 1), ImageSpec("stretch", "full", 1_000_000, 1 << 20))
 
+TOKENS = 8
+WORDS = ("no", "effusion", "heart", "normal", ".", *"0123456789")
+TEXT_SPEC = InputSpec("report", "INT64", (1 + TOKENS,), text=TextSpec("folded", 200, WORDS))
+V: NDArray[np.float32] = (_random.integers(-64, 64, (1 + TOKENS, CLASSES)) / 128).astype(np.float32)
 
 RULE = DecisionRule(1_000_000, Accept("max_probability", 500_000), None, None, Expected(100, 5, 0))
 CARD = b"# A model for tests\n"
@@ -86,6 +92,20 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def text_logits(texts: Sequence[str]) -> NDArray[np.float32]:
+    """What the forged model of texts must answer, float32 ``[N, 3]``, where spaces alone divide a text's words."""
+    rows = np.zeros((len(texts), 1 + TOKENS), np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        words = text.lower().split()
+        row[: 1 + len(words)] = [len(words), *(WORDS.index(word) + 2 if word in WORDS else 1 for word in words)]
+    return np.asarray(rows @ V, np.float32)
+
+
+def report(number: int) -> str:
+    """A text of its own, up to 99,999."""
+    return " ".join(["Heart", *str(number), "."])
 
 
 def tensor(name: str, values: NDArray[Any]) -> TensorProto:
@@ -111,6 +131,22 @@ def model() -> onnx.ModelProto:
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIDE, SIDE, 1])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
         [tensor("W", W), onnx.numpy_helper.from_array(B, "B")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def text_model() -> onnx.ModelProto:
+    """The forged graph that takes texts; its V lies in the weights part."""
+    nodes = [
+        helper.make_node("Cast", ["report"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["float", "V"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "forged",
+        [helper.make_tensor_value_info("report", TensorProto.INT64, ["batch", 1 + TOKENS])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])],
+        [tensor("V", V)],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
@@ -190,6 +226,18 @@ class Forge:
     def version(self, number: int, minimum: int = 1, **changes: Any) -> bytes:
         """A bundle of some version of the forged model, all of which answer alike."""
         return self.bundle(manifest(model=ModelId("forged", number, minimum), bundle_id=f"{number:032x}", **changes))
+
+    def texts(self, **changes: Any) -> bytes:
+        """A bundle of the forged model that takes texts, named ``reports``."""
+        cases = [report(number) for number in range(3)]
+        plain = {
+            "graph": text_model().SerializeToString(),
+            "weights": V.tobytes(),
+            "selftest": GoldenCases.of_encoded([case.encode() for case in cases], text_logits(cases)).encode(),
+            "card": CARD,
+        }
+        fields = {"model": ModelId("reports", 1, 1), "inputs": (TEXT_SPEC,), "bundle_id": f"{7:032x}"}
+        return self.bundle(manifest(**fields | changes), plain)
 
     def large(self, number: int, mebibytes: int) -> bytes:
         """A version with so many MiB of weights: 64 pixels, dense layers of 1,024, three logits."""

@@ -4,6 +4,7 @@ Of a site the log is read through the appliance, or as an act where that is stop
 of a log is just files.
 """
 
+import codecs
 import csv
 import hmac
 import json
@@ -152,15 +153,21 @@ def search(
 @click.command("prove")
 @click.argument("index", type=click.IntRange(0))
 @LOG
-@click.option("--image", type=FILE, help="Also show that this file is one of those that were scored; needs the site's key.")
+@click.option(
+    "--image",
+    "--text",
+    "file",
+    type=FILE,
+    help="Also show that this file is one of those that were scored; needs the site's key.",
+)
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Where the receipt goes. Default: stdout."
 )
-def prove(index: int, directory: Path, image: Path | None, out: Path | None) -> None:
+def prove(index: int, directory: Path, file: Path | None, out: Path | None) -> None:
     """Write the receipt of record INDEX: a proof that it is in the log, which the log's public key is enough to check."""
     found = one(directory, index)
-    if image is not None:
-        click.echo(_about(found, _row_of(found, directory, image.read_bytes())), err=True)
+    if file is not None:
+        click.echo(_about(found, _row_of(found, directory, file.read_bytes())), err=True)
     if out is None:
         click.echo(found.receipt.decode(), nl=False)
     else:
@@ -210,8 +217,10 @@ def _row_of(found: Found, directory: Path, content: bytes) -> int:
     if not keys.has(purpose):
         raise ConfigError(f"the {purpose} was erased: nobody can say any more which files were scored with it")
     own = Epoch.decode(given["epoch"], keys.get(purpose)).row_keys(found.said["request_id"], len(known)) if known else []
+    unmarked = content.removeprefix(codecs.BOM_UTF8)  # `appliance predict` sends a text without this mark of Windows
     for row, key in enumerate(own):
-        if key is not None and hmac.compare_digest(pseudonyms([key], [[content]])[0], known[row]):
+        names = () if key is None else pseudonyms([key, key], [[content], [unmarked]])
+        if any(hmac.compare_digest(name, known[row]) for name in names):
             return row
     if erased := own.count(None):
         raise ConfigError(

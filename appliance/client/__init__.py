@@ -3,6 +3,7 @@
 with Client.from_files("appliance.hospital:8443", ca, certificate, key) as client:
     answer = client.classify("chest", [path.read_bytes()])
     if answer.results[0].decision == ACCEPT: ...
+    answer = client.classify("report", texts=["No effusion. Heart of normal size."])
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,14 +61,17 @@ class Client:
     def classify(
         self,
         model: str,
-        images: Sequence[bytes],
+        images: Sequence[bytes] = (),
         *,
+        texts: Sequence[str] = (),
         version: int = 0,
         client_reference: str = "",
         urgent: bool = False,
         receipt: bool = False,
     ) -> classification_pb2.ClassifyResponse:
-        """Classifies whole PNG or JPEG files; version 0 is the active one. An urgent study goes before routine ones.
+        """Classifies whole PNG or JPEG files, or ``texts``: what the model takes. Version 0 is the active one.
+
+        An urgent study goes before routine ones.
 
         With ``receipt`` the answer carries a proof that it is in the audit log.
         """
@@ -75,6 +79,7 @@ class Client:
             model=model,
             version=version,
             images=images,
+            texts=texts,
             client_reference=client_reference,
             priority=STAT if urgent else ROUTINE,
             receipt=receipt,

@@ -35,9 +35,13 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What has to be decoded: whole PNG or JPEG files, or texts in UTF-8."""
+    """What has to be decoded: whole PNG or JPEG files, or texts in UTF-8.
+
+    ``kind`` is ``images`` or ``texts`` where the caller's protocol tells them apart; otherwise they are what is taken.
+    """
 
     elements: Sequence[bytes | memoryview]
+    kind: str = ""
 
     @property
     def rows(self) -> int:
@@ -75,6 +79,16 @@ class Raw:
 
 
 Content: TypeAlias = Encoded | Raw
+
+
+def require_kind(spec: InputSpec, content: Content) -> None:
+    """Raises InvalidInput where images are sent to an input that takes none, or texts. One of the two read as the other
+    would be refused in words that lead astray, or not at all.
+    """
+    if isinstance(content, Encoded) and content.kind:
+        taken = "texts" if spec.text is not None else "images" if spec.image is not None else "tensors"
+        if content.kind != taken:
+            raise InvalidInput(f"This model takes {taken}, and was sent {content.kind}.")
 
 
 def read(spec: InputSpec, content: Content) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""``appliance.v1.Classification``: encoded images in; labels, probabilities and a decision out."""
+"""``appliance.v1.Classification``: encoded images or texts in; labels, probabilities and a decision out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -8,6 +8,7 @@ import grpc
 
 from appliance.bundle.manifest import Label
 from appliance.engine.queue import Priority
+from appliance.errors import InvalidInput
 from appliance.model.decision import Decision
 from appliance.model.inputs import Encoded
 from appliance.predict import Call, Desk, Prediction, Request, predict
@@ -82,10 +83,19 @@ def _asked(request: pb.ClassifyRequest | None) -> Request:
     return Request(
         request.model,
         request.version,
-        [("", Encoded(request.images))],
+        [("", _content(request))],
         priority=Priority.STAT if request.priority == pb.STAT else Priority.ROUTINE,
         wants_proof=request.receipt,
     )
+
+
+def _content(request: pb.ClassifyRequest) -> Encoded:
+    """What is to be classified. Of a request with nothing in it the number of rows is what is wrong."""
+    if request.images and request.texts:
+        raise InvalidInput("A request has images or texts, not both.")
+    if request.texts:
+        return Encoded([text.encode() for text in request.texts], "texts")  # the bytes that came: UTF-8 has one form
+    return Encoded(request.images, "images" if request.images else "")
 
 
 def _response(prediction: Prediction, request_id: str) -> pb.ClassifyResponse:

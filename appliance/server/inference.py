@@ -1,9 +1,10 @@
 """``inference.GRPCInferenceService``: Open Inference Protocol v2, for any Triton or KServe client.
 
 An input that takes images has three forms under one name: ``UINT8 [rows, height, width, channels]``, ``FP32`` of the same
-shape holding whole pixels, or ``BYTES [rows]`` holding PNG or JPEG files. Other inputs are tensors of their datatype. The
-outputs are ``probabilities`` and ``logits`` (FP32 ``[rows, classes]``), ``label`` and ``decision`` (BYTES ``[rows]``), and
-``distance`` (FP32 ``[rows]``) where the model measures it.
+shape holding whole pixels, or ``BYTES [rows]`` holding PNG or JPEG files. One that takes texts is ``BYTES [rows]`` holding
+them in UTF-8. Other inputs are tensors of their datatype. The outputs are ``probabilities`` and ``logits`` (FP32
+``[rows, classes]``), ``label`` and ``decision`` (BYTES ``[rows]``), and ``distance`` (FP32 ``[rows]``) where the model
+measures it.
 """
 
 import struct
@@ -178,7 +179,7 @@ def describe(model: LoadedModel, versions: Iterable[int]) -> pb.ModelMetadataRes
         name=model.name,
         versions=map(str, versions),
         platform="onnxruntime_onnx",
-        inputs=[Metadata(name=s.name, datatype=s.datatype, shape=[-1, *s.shape]) for s in model.manifest.inputs],
+        inputs=[Metadata(name=name, datatype=kind, shape=[-1, *shape]) for name, kind, shape in _inputs(model)],
         outputs=[Metadata(name=name, datatype=kind, shape=[-1, *shape]) for name, kind, shape in _outputs(model)],
     )
 
@@ -190,7 +191,9 @@ def configuration(model: LoadedModel, rows_max: int) -> pb.ModelConfig:
         platform="onnxruntime_onnx",
         backend="onnxruntime",
         max_batch_size=rows_max,
-        input=[pb.ModelInput(name=s.name, data_type=_data_type(s.datatype), dims=s.shape) for s in model.manifest.inputs],
+        input=[
+            pb.ModelInput(name=name, data_type=_data_type(kind), dims=shape or [1]) for name, kind, shape in _inputs(model)
+        ],
         output=[
             pb.ModelOutput(name=name, data_type=_data_type(kind), dims=shape or [1]) for name, kind, shape in _outputs(model)
         ],
@@ -233,6 +236,11 @@ def statistics(servable: Servable) -> pb.ModelStatistics:
             for rows, count in batches
         ],
     )
+
+
+def _inputs(model: LoadedModel) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Name, datatype and shape of a row of each input, as callers know them: words become numbers on our side."""
+    return [(s.name, s.datatype, s.shape) if s.text is None else (s.name, "BYTES", ()) for s in model.manifest.inputs]
 
 
 def _outputs(model: LoadedModel) -> list[tuple[str, str, list[int]]]:
@@ -289,7 +297,7 @@ def _content(number: int, tensor: pb.ModelInferRequest.InferInputTensor, raw: me
     if kind == "BYTES":
         elements = tensor.contents.bytes_contents if raw is None else _split_bytes(raw)
         if len(elements) != shape[0] or any(size != 1 for size in shape[1:]):
-            raise InvalidInput(f"The shape of input {number} must be [rows], with one encoded image for each row.")
+            raise InvalidInput(f"The shape of input {number} must be [rows], with one encoded image or text for each row.")
         return Encoded(list(elements))
     return Raw(kind, shape, _typed(kind, tensor.contents) if raw is None else raw)
 

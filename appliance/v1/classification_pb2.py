@@ -24,33 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!appliance/v1/classification.proto\x12\x0c\x61ppliance.v1\"\x96\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x18\n\x10\x63lient_reference\x18\x04 \x01(\t\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.appliance.v1.Priority\x12\x0f\n\x07receipt\x18\x06 \x01(\x08\"8\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63ode_system\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\"@\n\x05Score\x12\"\n\x05label\x18\x01 \x01(\x0b\x32\x13.appliance.v1.Label\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\xdb\x01\n\x06Result\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.appliance.v1.Decision\x12\"\n\x05label\x18\x02 \x01(\x0b\x32\x13.appliance.v1.Label\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12#\n\x06scores\x18\x04 \x03(\x0b\x32\x13.appliance.v1.Score\x12\x15\n\x08\x64istance\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12&\n\tlabel_set\x18\x06 \x03(\x0b\x32\x13.appliance.v1.LabelB\x0b\n\t_distance\">\n\x07Timings\x12\x11\n\tdecode_us\x18\x01 \x01(\x04\x12\x10\n\x08queue_us\x18\x02 \x01(\x04\x12\x0e\n\x06run_us\x18\x03 \x01(\x04\"\xf8\x01\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12%\n\x07results\x18\x04 \x03(\x0b\x32\x14.appliance.v1.Result\x12\x11\n\tlog_index\x18\x05 \x01(\x04\x12\x11\n\tleaf_hash\x18\x06 \x01(\x0c\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x14\n\x0cintended_use\x18\x08 \x01(\t\x12&\n\x07timings\x18\t \x01(\x0b\x32\x15.appliance.v1.Timings\x12\x0f\n\x07receipt\x18\n \x01(\x0c\"D\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r\"\x91\x01\n\x16\x43lassifyStreamResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x30\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1e.appliance.v1.ClassifyResponseH\x00\x12*\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x19.appliance.v1.StreamErrorH\x00\x42\t\n\x07outcome*!\n\x08Priority\x12\x0b\n\x07ROUTINE\x10\x00\x12\x08\n\x04STAT\x10\x01*V\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43\x43\x45PT\x10\x01\x12\x0b\n\x07\x41\x42STAIN\x10\x02\x12\x17\n\x13OUT_OF_DISTRIBUTION\x10\x03\x32\xba\x01\n\x0e\x43lassification\x12K\n\x08\x43lassify\x12\x1d.appliance.v1.ClassifyRequest\x1a\x1e.appliance.v1.ClassifyResponse\"\x00\x12[\n\x0e\x43lassifyStream\x12\x1d.appliance.v1.ClassifyRequest\x1a$.appliance.v1.ClassifyStreamResponse\"\x00(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!appliance/v1/classification.proto\x12\x0c\x61ppliance.v1\"\xa5\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x18\n\x10\x63lient_reference\x18\x04 \x01(\t\x12(\n\x08priority\x18\x05 \x01(\x0e\x32\x16.appliance.v1.Priority\x12\x0f\n\x07receipt\x18\x06 \x01(\x08\x12\r\n\x05texts\x18\x07 \x03(\t\"8\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63ode_system\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\"@\n\x05Score\x12\"\n\x05label\x18\x01 \x01(\x0b\x32\x13.appliance.v1.Label\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\xdb\x01\n\x06Result\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.appliance.v1.Decision\x12\"\n\x05label\x18\x02 \x01(\x0b\x32\x13.appliance.v1.Label\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12#\n\x06scores\x18\x04 \x03(\x0b\x32\x13.appliance.v1.Score\x12\x15\n\x08\x64istance\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12&\n\tlabel_set\x18\x06 \x03(\x0b\x32\x13.appliance.v1.LabelB\x0b\n\t_distance\">\n\x07Timings\x12\x11\n\tdecode_us\x18\x01 \x01(\x04\x12\x10\n\x08queue_us\x18\x02 \x01(\x04\x12\x0e\n\x06run_us\x18\x03 \x01(\x04\"\xf8\x01\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12%\n\x07results\x18\x04 \x03(\x0b\x32\x14.appliance.v1.Result\x12\x11\n\tlog_index\x18\x05 \x01(\x04\x12\x11\n\tleaf_hash\x18\x06 \x01(\x0c\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x14\n\x0cintended_use\x18\x08 \x01(\t\x12&\n\x07timings\x18\t \x01(\x0b\x32\x15.appliance.v1.Timings\x12\x0f\n\x07receipt\x18\n \x01(\x0c\"D\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r\"\x91\x01\n\x16\x43lassifyStreamResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x30\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1e.appliance.v1.ClassifyResponseH\x00\x12*\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x19.appliance.v1.StreamErrorH\x00\x42\t\n\x07outcome*!\n\x08Priority\x12\x0b\n\x07ROUTINE\x10\x00\x12\x08\n\x04STAT\x10\x01*V\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43\x43\x45PT\x10\x01\x12\x0b\n\x07\x41\x42STAIN\x10\x02\x12\x17\n\x13OUT_OF_DISTRIBUTION\x10\x03\x32\xba\x01\n\x0e\x43lassification\x12K\n\x08\x43lassify\x12\x1d.appliance.v1.ClassifyRequest\x1a\x1e.appliance.v1.ClassifyResponse\"\x00\x12[\n\x0e\x43lassifyStream\x12\x1d.appliance.v1.ClassifyRequest\x1a$.appliance.v1.ClassifyStreamResponse\"\x00(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'appliance.v1.classification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=1083
-  _globals['_PRIORITY']._serialized_end=1116
-  _globals['_DECISION']._serialized_start=1118
-  _globals['_DECISION']._serialized_end=1204
+  _globals['_PRIORITY']._serialized_start=1098
+  _globals['_PRIORITY']._serialized_end=1131
+  _globals['_DECISION']._serialized_start=1133
+  _globals['_DECISION']._serialized_end=1219
   _globals['_CLASSIFYREQUEST']._serialized_start=52
-  _globals['_CLASSIFYREQUEST']._serialized_end=202
-  _globals['_LABEL']._serialized_start=204
-  _globals['_LABEL']._serialized_end=260
-  _globals['_SCORE']._serialized_start=262
-  _globals['_SCORE']._serialized_end=326
-  _globals['_RESULT']._serialized_start=329
-  _globals['_RESULT']._serialized_end=548
-  _globals['_TIMINGS']._serialized_start=550
-  _globals['_TIMINGS']._serialized_end=612
-  _globals['_CLASSIFYRESPONSE']._serialized_start=615
-  _globals['_CLASSIFYRESPONSE']._serialized_end=863
-  _globals['_STREAMERROR']._serialized_start=865
-  _globals['_STREAMERROR']._serialized_end=933
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=936
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=1081
-  _globals['_CLASSIFICATION']._serialized_start=1207
-  _globals['_CLASSIFICATION']._serialized_end=1393
+  _globals['_CLASSIFYREQUEST']._serialized_end=217
+  _globals['_LABEL']._serialized_start=219
+  _globals['_LABEL']._serialized_end=275
+  _globals['_SCORE']._serialized_start=277
+  _globals['_SCORE']._serialized_end=341
+  _globals['_RESULT']._serialized_start=344
+  _globals['_RESULT']._serialized_end=563
+  _globals['_TIMINGS']._serialized_start=565
+  _globals['_TIMINGS']._serialized_end=627
+  _globals['_CLASSIFYRESPONSE']._serialized_start=630
+  _globals['_CLASSIFYRESPONSE']._serialized_end=878
+  _globals['_STREAMERROR']._serialized_start=880
+  _globals['_STREAMERROR']._serialized_end=948
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=951
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=1096
+  _globals['_CLASSIFICATION']._serialized_start=1222
+  _globals['_CLASSIFICATION']._serialized_end=1408
 # @@protoc_insertion_point(module_scope)

@@ -26,20 +26,22 @@ ABSTAIN: Decision
 OUT_OF_DISTRIBUTION: Decision
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "images", "client_reference", "priority", "receipt")
+    __slots__ = ("model", "version", "images", "client_reference", "priority", "receipt", "texts")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     CLIENT_REFERENCE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     images: _containers.RepeatedScalarFieldContainer[bytes]
     client_reference: str
     priority: Priority
     receipt: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., images: _Optional[_Iterable[bytes]] = ..., client_reference: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., receipt: _Optional[bool] = ...) -> None: ...
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., images: _Optional[_Iterable[bytes]] = ..., client_reference: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., receipt: _Optional[bool] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Label(_message.Message):
     __slots__ = ("name", "code_system", "code")

@@ -50,9 +50,9 @@ class ClassificationServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Classify(self, request, context):
-        """Classifies 1..n images with one model. All of them are answered, or none.
+        """Classifies 1..n images, or texts, with one model. All of them are answered, or none.
 
-        INVALID_ARGUMENT     an image cannot be used; the message says which and why
+        INVALID_ARGUMENT     an image or a text cannot be used; the message says which and why
         UNAUTHENTICATED      the certificate names nobody
         PERMISSION_DENIED    the caller has no role for this model
         NOT_FOUND            no such model or version here

@@ -84,6 +84,7 @@ def test_nothing_of_a_callers_bytes_is_in_the_log_or_said_again(log: tuple[Runni
     classify = classification_pb2.ClassifyRequest(
         model=f"forged {mark}", client_reference=f"{mark}!", images=[mark.encode()]
     )
+    text = classification_pb2.ClassifyRequest(model="forged", texts=[mark, f"{mark} {mark}"])
     image = classification_pb2.ClassifyRequest(model="forged", images=[b"\x89PNG\r\n\x1a\n" + mark.encode() * 9])
     with appliance.channel("admin", mark.lower()) as admin, appliance.channel("reader") as reader:
         for channel, path, message in (
@@ -91,6 +92,7 @@ def test_nothing_of_a_callers_bytes_is_in_the_log_or_said_again(log: tuple[Runni
             (reader, "/inference.GRPCInferenceService/ModelConfig", oip.ModelConfigRequest(name=mark, version=mark)),
             (reader, "/appliance.v1.Classification/Classify", classify),
             (reader, "/appliance.v1.Classification/Classify", image),
+            (reader, "/appliance.v1.Classification/Classify", text),
             (admin, "/appliance.v1.Administration/ActivateModel", administration_pb2.ActivateModelRequest(name=f"{mark} x")),
             (
                 admin,

@@ -104,3 +104,12 @@ def test_a_tensor_is_a_view_of_the_message() -> None:
 def test_lengths_that_lie_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput):
         wire.read(data)
+
+
+def test_a_request_whose_contents_are_typed_is_not_remembered() -> None:
+    """They may be a patient's words, and would stay in memory when the call is long over."""
+    request = pb.ModelInferRequest(model_name="reports")
+    request.inputs.add(name="report", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"No effusion.")
+    before = wire._remembered.cache_info().currsize
+    assert merged(wire.read(request.SerializeToString())) == request
+    assert wire._remembered.cache_info().currsize == before
