@@ -97,6 +97,38 @@ for model, tensor, status in (("other", raw, "NOT_FOUND"), ("forged", None, "INV
 print("unmodified")
 """
 
+TEXTS = """
+import sys
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+address, folder, rows = sys.argv[1:4]
+client = InferenceServerClient(
+    address, ssl=True, root_certificates=f"{folder}/ca.crt",
+    private_key=f"{folder}/client.key", certificate_chain=f"{folder}/client.crt",
+)
+[told] = client.get_model_metadata("reports").inputs
+assert (told.name, told.datatype, list(told.shape)) == ("report", "BYTES", [-1]), told
+[told] = client.get_model_config("reports").config.input
+assert list(told.dims) == [1], told
+with np.load(rows) as arrays:
+    texts, wanted = [str(text) for text in arrays["texts"]], arrays["logits"]
+for given in (np.array(texts, dtype=object), np.array([[text.encode()] for text in texts], dtype=object), np.array(texts)):
+    tensor = InferInput("report", list(given.shape), "BYTES")
+    tensor.set_data_from_numpy(given if given.dtype == object else given.astype(object))
+    assert (client.infer("reports", [tensor]).as_numpy("logits") == wanted).all()
+tensor = InferInput("report", [1], "BYTES")
+tensor.set_data_from_numpy(np.array([b"\\xff"], dtype=object))
+try:
+    client.infer("reports", [tensor])
+except InferenceServerException as error:
+    assert "INVALID_ARGUMENT" in error.status() and error.message() == "Text 0: it is not UTF-8.", error
+else:
+    raise AssertionError("it was to be refused")
+print("unmodified")
+"""
+
 
 @pytest.fixture(scope="module")
 def triton_python() -> Path:
@@ -124,5 +156,19 @@ def test_tritons_client_works_unmodified(triton_python: Path, tmp_path: Path) ->
         arguments = [appliance.address, appliance.site.client("admin"), tmp_path / "rows.npz"]
         ended = subprocess.run(
             [triton_python, "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert ended.stdout == "unmodified\n", ended.stderr
+
+
+def test_tritons_client_sends_texts_as_it_sends_any_strings(triton_python: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    texts = [forge.report(number) for number in (1, 22, 333)]
+    np.savez(tmp_path / "rows.npz", texts=np.array(texts), logits=forge.text_logits(texts))
+    made = Forge()
+    with running(made.site(tmp_path, [made.texts()])) as appliance:
+        arguments = [appliance.address, appliance.site.client("admin"), tmp_path / "rows.npz"]
+        ended = subprocess.run(
+            [triton_python, "-c", TEXTS, *arguments], capture_output=True, text=True, timeout=60, check=False
         )
     assert ended.stdout == "unmodified\n", ended.stderr
