@@ -101,7 +101,7 @@ def load(opened: Opened, hardware: Hardware) -> LoadedModel:
             session = open_session(manifest, parts["graph"], weights, hardware, opened.terms.workers_max)
         finally:
             memory.wipe(weights)
-        judge, card = _judge(opened), _card(parts["card"])
+        judge, card = _judge(opened), read_card(parts["card"])
         margin = _replay(opened, session, judge)
     finally:
         for part in parts.values():
@@ -133,7 +133,8 @@ def _judge(opened: Opened) -> Judge:
     return Judge(rule, unknown.decode(rule.unknown.method, reference, len(opened.manifest.labels)))
 
 
-def _card(part: Buffer) -> str:
+def read_card(part: Buffer) -> str:
+    """The Markdown of a card part. Raises MalformedBundle."""
     if len(part) > CARD_BYTES_MAX:
         raise MalformedBundle(f"The model card has more than {CARD_BYTES_MAX} bytes.")
     try:

@@ -100,6 +100,10 @@ class Servables:
         """The versions of a model that serve, the newest first."""
         return sorted(self._found.get(name, {}), reverse=True)
 
+    def serves(self, name: str, version: int = 0) -> bool:
+        """Whether ``find`` would find it."""
+        return (version or self._active.get(name, 0)) in self._found.get(name, {})
+
     def find(self, name: str, version: int = 0) -> Servable:
         """Version 0 is the active one. Raises UnknownModel where it does not serve."""
         found = self._found.get(name, {}).get(version or self._active.get(name, 0))

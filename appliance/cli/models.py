@@ -1,5 +1,6 @@
 """``appliance models``: what is installed at a site, and what answers."""
 
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,6 +90,26 @@ def remove(site: Path, name: str, version: int) -> None:
     with operator(read_site(site)) as acts:
         acts.remove_model(name, version)
     click.echo(f"Removed {name} version {version}.")
+
+
+@command.command("card")
+@SITE
+@JSON
+@click.argument("name")
+@click.argument("version", type=VERSION, required=False)
+def card(site: Path, as_json: bool, name: str, version: int | None) -> None:
+    """Print a model's card, in Markdown: what it was made for, and how it did. Without a VERSION, of the active one.
+
+    It is read out of the bundle, whether that answers yet or not, and that somebody read it is on record.
+    """
+    with operator(read_site(site)) as acts:
+        found = acts.describe_model(name, version or 0)
+    if as_json:
+        echo_json({"name": found.name, "version": found.version, "digest": found.digest, "card": found.card})
+        return
+    click.echo(f"{found.name} version {found.version}, digest {found.digest}", err=True)
+    # A vendor's words, on a terminal that control characters could make say anything.
+    click.echo("".join(c for c in found.card if c in "\n\t" or unicodedata.category(c) != "Cc"))
 
 
 @dataclass(frozen=True, slots=True)

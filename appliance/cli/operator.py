@@ -10,11 +10,13 @@ from typing import Protocol, TypeVar
 
 from appliance import wiring
 from appliance.access import OPERATOR
+from appliance.bundle.enrolment import RecipientKey
 from appliance.canonical import format_time
+from appliance.cards import Cards
 from appliance.client import Client
 from appliance.config import Config
 from appliance.registry import InstalledModel, Registry
-from appliance.server.administration import audit_records
+from appliance.server.administration import audit_records, described
 from appliance.site import Site
 from appliance.v1 import administration_pb2 as pb
 
@@ -24,6 +26,7 @@ T = TypeVar("T")
 class Operator(Protocol):
     """The acts, as ``Client`` has them."""
 
+    def describe_model(self, name: str, version: int = 0) -> pb.DescribeModelResponse: ...
     def install_model(self, bundle: Path, grant: bytes) -> pb.InstallModelResponse: ...
     def renew_grant(self, grant: bytes) -> pb.RenewGrantResponse: ...
     def activate_model(self, name: str, version: int) -> str: ...
@@ -60,6 +63,11 @@ class _AtRest:
 
     def __init__(self, settings: Config) -> None:
         self._settings = settings
+
+    def describe_model(self, name: str, version: int = 0) -> pb.DescribeModelResponse:
+        site, _, seed = wiring.remembered(self._settings)
+        key = RecipientKey.of(seed)
+        return described(self._act(lambda registry: Cards(registry.acts, site, key).read(OPERATOR, name, version)))
 
     def install_model(self, bundle: Path, grant: bytes) -> pb.InstallModelResponse:
         async def install(registry: Registry) -> InstalledModel:

@@ -100,8 +100,17 @@ class Client:
             raise _failure(error) from error
 
     def list_models(self) -> admin.ListModelsResponse:
-        """The models that serve; needs the role ``administer``, as all that follows."""
+        """The models that serve; needs the role ``administer``, as what follows does unless it says otherwise."""
         response: admin.ListModelsResponse = self._call(self._administration.ListModels, admin.ListModelsRequest())
+        return response
+
+    def describe_model(self, name: str, version: int = 0) -> admin.DescribeModelResponse:
+        """The model card, in Markdown, of a version that answers (version 0: the active one), for whoever may use the model.
+
+        With the role ``administer``: of any that is installed.
+        """
+        request = admin.DescribeModelRequest(name=name, version=version)
+        response: admin.DescribeModelResponse = self._act(self._administration.DescribeModel, request)
         return response
 
     def install_model(self, bundle: Path, grant: bytes) -> admin.InstallModelResponse:

@@ -1,4 +1,6 @@
-"""``appliance.v1.Administration``: the acts of ``registry.py``, for people with the role ``administer``."""
+"""``appliance.v1.Administration``: the acts of ``registry.py``, for people with the role ``administer``; model cards, for
+whoever may use the model; and the audit log, for auditors.
+"""
 
 import asyncio
 import shutil
@@ -14,6 +16,7 @@ from appliance.access import Action, Caller
 from appliance.audit import stored
 from appliance.audit.record import new_request_id
 from appliance.canonical import format_time
+from appliance.cards import Card, Cards
 from appliance.errors import InvalidInput, Overloaded
 from appliance.predict import Call, Desk, act, inquire
 from appliance.registry import Registry
@@ -36,12 +39,13 @@ class Administration:
         self,
         desk: Desk,
         registry: Registry,
+        cards: Cards,
         incoming: Path,
         bundle_bytes_max: int,
         peer_of: PeerOf,
         changed: Callable[[], Awaitable[None]],
     ) -> None:
-        self._desk, self._registry, self._incoming = desk, registry, incoming
+        self._desk, self._registry, self._cards, self._incoming = desk, registry, cards, incoming
         self._bundle_bytes_max, self._peer_of, self._changed = bundle_bytes_max, peer_of, changed
         self._receiving = asyncio.Lock()
 
@@ -63,6 +67,21 @@ class Administration:
             return pb.ListModelsResponse(models=[_model(servable, active) for servable in shown])
 
         return await self._inquire(context, "ListModels", Action.ADMINISTER, models)
+
+    async def DescribeModel(  # noqa: N802
+        self, request: pb.DescribeModelRequest, context: Context
+    ) -> pb.DescribeModelResponse:
+        name, version = request.name, request.version
+
+        def loaded(caller: Caller) -> pb.DescribeModelResponse:
+            return described(Card.of(self._desk.servables.find(name, version).model))
+
+        async def installed(by: Caller, call: Call) -> pb.DescribeModelResponse:
+            return described(await self._cards.read(by, name, version, call.request_id))
+
+        if self._desk.servables.serves(name, version) or not self._desk.open:
+            return await self._inquire(context, "DescribeModel", Action.OBSERVE, loaded, name)
+        return await self._act(context, "DescribeModel", installed)
 
     async def InstallModel(  # noqa: N802
         self, requests: AsyncIterator[pb.InstallModelRequest | None], context: Context
@@ -160,11 +179,14 @@ class Administration:
             await context.abort(refused.status, refused.sentence, refused.trailers)
 
     async def _refuse(self, name: str, context: Context) -> Any:
-        return await self._inquire(context, name, Action.ADMINISTER, not_a_message)
+        action = Action.OBSERVE if name == "DescribeModel" else Action.ADMINISTER
+        return await self._inquire(context, name, action, not_a_message)
 
-    async def _inquire(self, context: Context, name: str, action: Action, work: Callable[[Caller], T]) -> T:
+    async def _inquire(
+        self, context: Context, name: str, action: Action, work: Callable[[Caller], T], model: str | None = None
+    ) -> T:
         return await answer(
-            context, _SERVICE + name, lambda call: inquire(self._desk, call, action, work), peer_of=self._peer_of
+            context, _SERVICE + name, lambda call: inquire(self._desk, call, action, work, model), peer_of=self._peer_of
         )
 
     async def _act(self, context: Context, name: str, work: Callable[[Caller, Call], Awaitable[T]]) -> T:
@@ -200,6 +222,10 @@ class Administration:
                         raise Overloaded("There is no room for the bundle on the appliance's disk.")
                     await asyncio.to_thread(file.write, request.bundle)
         return grant
+
+
+def described(card: Card) -> pb.DescribeModelResponse:
+    return pb.DescribeModelResponse(name=card.name, version=card.version, digest=card.digest, card=card.text)
 
 
 def audit_records(directory: Path, size: int, request: pb.ReadAuditRequest) -> Iterator[pb.AuditRecord]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!appliance/v1/administration.proto\x12\x0c\x61ppliance.v1\"\x13\n\x11ListModelsRequest\"\xa7\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x14\n\x0cintended_use\x18\x04 \x01(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x17\n\x0fgrant_not_after\x18\x07 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x08 \x01(\x08\x12\x0e\n\x06vendor\x18\t \x01(\t\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.appliance.v1.Model\"4\n\x13InstallModelRequest\x12\r\n\x05grant\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x0c\"E\n\x14InstallModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\"\n\x11RenewGrantRequest\x12\r\n\x05grant\x18\x01 \x01(\x0c\"F\n\x12RenewGrantResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x11\n\tnot_after\x18\x03 \x01(\t\"5\n\x14\x41\x63tivateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\'\n\x15\x41\x63tivateModelResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"E\n\x14RollBackModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\'\n\x15RollBackModelResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"6\n\x16\x44\x65\x61\x63tivateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x19\n\x17\x44\x65\x61\x63tivateModelResponse\"3\n\x12RemoveModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x15\n\x13RemoveModelResponse\"\x93\x01\n\x12UpdateTrustRequest\x12:\n\x05\x66iles\x18\x01 \x03(\x0b\x32+.appliance.v1.UpdateTrustRequest.FilesEntry\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"6\n\x13UpdateTrustResponse\x12\x0e\n\x06vendor\x18\x01 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\t\"$\n\x12\x41\x63\x63\x65ptStateRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x15\n\x13\x41\x63\x63\x65ptStateResponse\"R\n\x10ReadAuditRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\x04\x12\x0e\n\x06newest\x18\x03 \x01(\x04\x12\x10\n\x08receipts\x18\x04 \x01(\x08\"=\n\x0b\x41uditRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06record\x18\x02 \x01(\x0c\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\x32\xf9\x06\n\x0e\x41\x64ministration\x12Q\n\nListModels\x12\x1f.appliance.v1.ListModelsRequest\x1a .appliance.v1.ListModelsResponse\"\x00\x12Y\n\x0cInstallModel\x12!.appliance.v1.InstallModelRequest\x1a\".appliance.v1.InstallModelResponse\"\x00(\x01\x12Q\n\nRenewGrant\x12\x1f.appliance.v1.RenewGrantRequest\x1a .appliance.v1.RenewGrantResponse\"\x00\x12Z\n\rActivateModel\x12\".appliance.v1.ActivateModelRequest\x1a#.appliance.v1.ActivateModelResponse\"\x00\x12Z\n\rRollBackModel\x12\".appliance.v1.RollBackModelRequest\x1a#.appliance.v1.RollBackModelResponse\"\x00\x12`\n\x0f\x44\x65\x61\x63tivateModel\x12$.appliance.v1.DeactivateModelRequest\x1a%.appliance.v1.DeactivateModelResponse\"\x00\x12T\n\x0bRemoveModel\x12 .appliance.v1.RemoveModelRequest\x1a!.appliance.v1.RemoveModelResponse\"\x00\x12T\n\x0bUpdateTrust\x12 .appliance.v1.UpdateTrustRequest\x1a!.appliance.v1.UpdateTrustResponse\"\x00\x12T\n\x0b\x41\x63\x63\x65ptState\x12 .appliance.v1.AcceptStateRequest\x1a!.appliance.v1.AcceptStateResponse\"\x00\x12J\n\tReadAudit\x12\x1e.appliance.v1.ReadAuditRequest\x1a\x19.appliance.v1.AuditRecord\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!appliance/v1/administration.proto\x12\x0c\x61ppliance.v1\"\x13\n\x11ListModelsRequest\"\xa7\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x14\n\x0cintended_use\x18\x04 \x01(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x17\n\x0fgrant_not_after\x18\x07 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x08 \x01(\x08\x12\x0e\n\x06vendor\x18\t \x01(\t\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.appliance.v1.Model\"5\n\x14\x44\x65scribeModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"T\n\x15\x44\x65scribeModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x04 \x01(\t\"4\n\x13InstallModelRequest\x12\r\n\x05grant\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x0c\"E\n\x14InstallModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\"\n\x11RenewGrantRequest\x12\r\n\x05grant\x18\x01 \x01(\x0c\"F\n\x12RenewGrantResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x11\n\tnot_after\x18\x03 \x01(\t\"5\n\x14\x41\x63tivateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\'\n\x15\x41\x63tivateModelResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"E\n\x14RollBackModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\'\n\x15RollBackModelResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"6\n\x16\x44\x65\x61\x63tivateModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x19\n\x17\x44\x65\x61\x63tivateModelResponse\"3\n\x12RemoveModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x15\n\x13RemoveModelResponse\"\x93\x01\n\x12UpdateTrustRequest\x12:\n\x05\x66iles\x18\x01 \x03(\x0b\x32+.appliance.v1.UpdateTrustRequest.FilesEntry\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"6\n\x13UpdateTrustResponse\x12\x0e\n\x06vendor\x18\x01 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\t\"$\n\x12\x41\x63\x63\x65ptStateRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x15\n\x13\x41\x63\x63\x65ptStateResponse\"R\n\x10ReadAuditRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\x04\x12\x0e\n\x06newest\x18\x03 \x01(\x04\x12\x10\n\x08receipts\x18\x04 \x01(\x08\"=\n\x0b\x41uditRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06record\x18\x02 \x01(\x0c\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\x32\xd5\x07\n\x0e\x41\x64ministration\x12Q\n\nListModels\x12\x1f.appliance.v1.ListModelsRequest\x1a .appliance.v1.ListModelsResponse\"\x00\x12Z\n\rDescribeModel\x12\".appliance.v1.DescribeModelRequest\x1a#.appliance.v1.DescribeModelResponse\"\x00\x12Y\n\x0cInstallModel\x12!.appliance.v1.InstallModelRequest\x1a\".appliance.v1.InstallModelResponse\"\x00(\x01\x12Q\n\nRenewGrant\x12\x1f.appliance.v1.RenewGrantRequest\x1a .appliance.v1.RenewGrantResponse\"\x00\x12Z\n\rActivateModel\x12\".appliance.v1.ActivateModelRequest\x1a#.appliance.v1.ActivateModelResponse\"\x00\x12Z\n\rRollBackModel\x12\".appliance.v1.RollBackModelRequest\x1a#.appliance.v1.RollBackModelResponse\"\x00\x12`\n\x0f\x44\x65\x61\x63tivateModel\x12$.appliance.v1.DeactivateModelRequest\x1a%.appliance.v1.DeactivateModelResponse\"\x00\x12T\n\x0bRemoveModel\x12 .appliance.v1.RemoveModelRequest\x1a!.appliance.v1.RemoveModelResponse\"\x00\x12T\n\x0bUpdateTrust\x12 .appliance.v1.UpdateTrustRequest\x1a!.appliance.v1.UpdateTrustResponse\"\x00\x12T\n\x0b\x41\x63\x63\x65ptState\x12 .appliance.v1.AcceptStateRequest\x1a!.appliance.v1.AcceptStateResponse\"\x00\x12J\n\tReadAudit\x12\x1e.appliance.v1.ReadAuditRequest\x1a\x19.appliance.v1.AuditRecord\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,44 +39,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_end=240
   _globals['_LISTMODELSRESPONSE']._serialized_start=242
   _globals['_LISTMODELSRESPONSE']._serialized_end=299
-  _globals['_INSTALLMODELREQUEST']._serialized_start=301
-  _globals['_INSTALLMODELREQUEST']._serialized_end=353
-  _globals['_INSTALLMODELRESPONSE']._serialized_start=355
-  _globals['_INSTALLMODELRESPONSE']._serialized_end=424
-  _globals['_RENEWGRANTREQUEST']._serialized_start=426
-  _globals['_RENEWGRANTREQUEST']._serialized_end=460
-  _globals['_RENEWGRANTRESPONSE']._serialized_start=462
-  _globals['_RENEWGRANTRESPONSE']._serialized_end=532
-  _globals['_ACTIVATEMODELREQUEST']._serialized_start=534
-  _globals['_ACTIVATEMODELREQUEST']._serialized_end=587
-  _globals['_ACTIVATEMODELRESPONSE']._serialized_start=589
-  _globals['_ACTIVATEMODELRESPONSE']._serialized_end=628
-  _globals['_ROLLBACKMODELREQUEST']._serialized_start=630
-  _globals['_ROLLBACKMODELREQUEST']._serialized_end=699
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=701
-  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=740
-  _globals['_DEACTIVATEMODELREQUEST']._serialized_start=742
-  _globals['_DEACTIVATEMODELREQUEST']._serialized_end=796
-  _globals['_DEACTIVATEMODELRESPONSE']._serialized_start=798
-  _globals['_DEACTIVATEMODELRESPONSE']._serialized_end=823
-  _globals['_REMOVEMODELREQUEST']._serialized_start=825
-  _globals['_REMOVEMODELREQUEST']._serialized_end=876
-  _globals['_REMOVEMODELRESPONSE']._serialized_start=878
-  _globals['_REMOVEMODELRESPONSE']._serialized_end=899
-  _globals['_UPDATETRUSTREQUEST']._serialized_start=902
-  _globals['_UPDATETRUSTREQUEST']._serialized_end=1049
-  _globals['_UPDATETRUSTREQUEST_FILESENTRY']._serialized_start=1005
-  _globals['_UPDATETRUSTREQUEST_FILESENTRY']._serialized_end=1049
-  _globals['_UPDATETRUSTRESPONSE']._serialized_start=1051
-  _globals['_UPDATETRUSTRESPONSE']._serialized_end=1105
-  _globals['_ACCEPTSTATEREQUEST']._serialized_start=1107
-  _globals['_ACCEPTSTATEREQUEST']._serialized_end=1143
-  _globals['_ACCEPTSTATERESPONSE']._serialized_start=1145
-  _globals['_ACCEPTSTATERESPONSE']._serialized_end=1166
-  _globals['_READAUDITREQUEST']._serialized_start=1168
-  _globals['_READAUDITREQUEST']._serialized_end=1250
-  _globals['_AUDITRECORD']._serialized_start=1252
-  _globals['_AUDITRECORD']._serialized_end=1313
-  _globals['_ADMINISTRATION']._serialized_start=1316
-  _globals['_ADMINISTRATION']._serialized_end=2205
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=301
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=354
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=356
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=440
+  _globals['_INSTALLMODELREQUEST']._serialized_start=442
+  _globals['_INSTALLMODELREQUEST']._serialized_end=494
+  _globals['_INSTALLMODELRESPONSE']._serialized_start=496
+  _globals['_INSTALLMODELRESPONSE']._serialized_end=565
+  _globals['_RENEWGRANTREQUEST']._serialized_start=567
+  _globals['_RENEWGRANTREQUEST']._serialized_end=601
+  _globals['_RENEWGRANTRESPONSE']._serialized_start=603
+  _globals['_RENEWGRANTRESPONSE']._serialized_end=673
+  _globals['_ACTIVATEMODELREQUEST']._serialized_start=675
+  _globals['_ACTIVATEMODELREQUEST']._serialized_end=728
+  _globals['_ACTIVATEMODELRESPONSE']._serialized_start=730
+  _globals['_ACTIVATEMODELRESPONSE']._serialized_end=769
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=771
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=840
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=842
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=881
+  _globals['_DEACTIVATEMODELREQUEST']._serialized_start=883
+  _globals['_DEACTIVATEMODELREQUEST']._serialized_end=937
+  _globals['_DEACTIVATEMODELRESPONSE']._serialized_start=939
+  _globals['_DEACTIVATEMODELRESPONSE']._serialized_end=964
+  _globals['_REMOVEMODELREQUEST']._serialized_start=966
+  _globals['_REMOVEMODELREQUEST']._serialized_end=1017
+  _globals['_REMOVEMODELRESPONSE']._serialized_start=1019
+  _globals['_REMOVEMODELRESPONSE']._serialized_end=1040
+  _globals['_UPDATETRUSTREQUEST']._serialized_start=1043
+  _globals['_UPDATETRUSTREQUEST']._serialized_end=1190
+  _globals['_UPDATETRUSTREQUEST_FILESENTRY']._serialized_start=1146
+  _globals['_UPDATETRUSTREQUEST_FILESENTRY']._serialized_end=1190
+  _globals['_UPDATETRUSTRESPONSE']._serialized_start=1192
+  _globals['_UPDATETRUSTRESPONSE']._serialized_end=1246
+  _globals['_ACCEPTSTATEREQUEST']._serialized_start=1248
+  _globals['_ACCEPTSTATEREQUEST']._serialized_end=1284
+  _globals['_ACCEPTSTATERESPONSE']._serialized_start=1286
+  _globals['_ACCEPTSTATERESPONSE']._serialized_end=1307
+  _globals['_READAUDITREQUEST']._serialized_start=1309
+  _globals['_READAUDITREQUEST']._serialized_end=1391
+  _globals['_AUDITRECORD']._serialized_start=1393
+  _globals['_AUDITRECORD']._serialized_end=1454
+  _globals['_ADMINISTRATION']._serialized_start=1457
+  _globals['_ADMINISTRATION']._serialized_end=2438
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,11 @@ class AdministrationStub:
                 request_serializer=appliance_dot_v1_dot_administration__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=appliance_dot_v1_dot_administration__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.DescribeModel = channel.unary_unary(
+                '/appliance.v1.Administration/DescribeModel',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.DescribeModelRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.DescribeModelResponse.FromString,
+                _registered_method=True)
         self.InstallModel = channel.stream_unary(
                 '/appliance.v1.Administration/InstallModel',
                 request_serializer=appliance_dot_v1_dot_administration__pb2.InstallModelRequest.SerializeToString,
@@ -91,6 +96,15 @@ class AdministrationServicer:
 
     def ListModels(self, request, context):
         """The models that serve.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeModel(self, request, context):
+        """The model card, in its vendor's words. Of what answers, for every role that is good for the model: whoever relies on it is
+        to know what it was made for. Of what is installed and does not answer, for the role "administer": to be read before
+        activating it, which takes as long as installing it did.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,6 +181,11 @@ def add_AdministrationServicer_to_server(servicer, server):
                     request_deserializer=appliance_dot_v1_dot_administration__pb2.ListModelsRequest.FromString,
                     response_serializer=appliance_dot_v1_dot_administration__pb2.ListModelsResponse.SerializeToString,
             ),
+            'DescribeModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeModel,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.DescribeModelRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.DescribeModelResponse.SerializeToString,
+            ),
             'InstallModel': grpc.stream_unary_rpc_method_handler(
                     servicer.InstallModel,
                     request_deserializer=appliance_dot_v1_dot_administration__pb2.InstallModelRequest.FromString,
@@ -240,6 +259,33 @@ class Administration:
             '/appliance.v1.Administration/ListModels',
             appliance_dot_v1_dot_administration__pb2.ListModelsRequest.SerializeToString,
             appliance_dot_v1_dot_administration__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/DescribeModel',
+            appliance_dot_v1_dot_administration__pb2.DescribeModelRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.DescribeModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,7 +21,7 @@ from tests.cli.running import run
 from tests.forge import Forge
 
 GROUPS = {
-    "models": ("install", "renew", "activate", "rollback", "deactivate", "remove", "list"),
+    "models": ("install", "renew", "activate", "rollback", "deactivate", "remove", "list", "card"),
     "trust": ("update", "show"), "state": ("accept",), "bundle": ("verify", "inspect"),
     "audit": ("verify", "tail", "show", "search", "prove", "receipt", "tiles", "send", "accept-gap",
               "prune", "new-epoch", "erase-epoch", "erase"),

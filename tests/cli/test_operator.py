@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import Ran, run
-from tests.forge import Forge, ForgedSite
+from tests.forge import CARD, Forge, ForgedSite, parts
 from tests.running import records, running
 
 
@@ -66,6 +66,44 @@ def test_life_of_three_versions(site: ForgedSite) -> None:
     ]  # fmt: skip
 
 
+def test_card_of_any_installed_version_is_shown_and_the_reading_is_on_record(site: ForgedSite) -> None:
+    """Of one that answers, and of one that nobody has activated yet: that is when a card is wanted most."""
+    digests = {row["version"]: row["digest"] for row in json.loads(command(site, "models", "list", "--json").out)}
+    ran = command(site, "models", "card", "forged")
+    assert (ran.code, ran.out) == (0, CARD.decode() + "\n")
+    assert ran.err == f"forged version 1, digest {digests[1]}\n"
+    assert install(site, 2).code == 0
+    said = json.loads(command(site, "models", "card", "forged", 2, "--json").out)
+    assert (said["name"], said["version"], said["card"]) == ("forged", 2, CARD.decode())
+    assert states(site) == {1: "active", 2: ""}
+    *_, last = [record for record in records(site) if record["event"] == "model.card"]
+    assert last["model"] == {"id": "forged", "version": 2, "digest": said["digest"]}
+    assert (last["caller"]["name"], last["outcome"]) == ("LOCAL:operator", "done")
+
+
+def test_card_of_a_bundle_that_is_not_good_is_not_shown(site: ForgedSite) -> None:
+    assert install(site, 2).code == 0
+    path = site.root / "models" / "forged" / "2" / "model.bundle"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    ran = command(site, "models", "card", "forged", 2)
+    assert (ran.code, ran.out, ran.err) == (3, "", "appliance: A part of the bundle is not what was signed.\n")
+    site.vendor.publish((site.root.parent / "2.bundle").read_bytes(), "Wrong for children.")
+    site.vendor.say(site.repository)
+    assert command(site, "trust", "update", site.medium).code == 0
+    ran = command(site, "models", "card", "forged", 2)
+    assert (ran.code, ran.out, "revoked" in ran.err) == (3, "", True)
+
+
+def test_card_cannot_speak_to_a_terminal(tmp_path: Path) -> None:
+    """A vendor's words stay words: no sequence of theirs clears a screen or renames a window."""
+    vendor = Forge()
+    bundle = vendor.bundle(None, parts() | {"card": "# A\x1b[2J model\r\n\tof\x9b31m\x07 Zürich\n".encode()})
+    site = vendor.site(tmp_path, [bundle])
+    assert command(site, "models", "card", "forged").out == "# A[2J model\n\tof31m Zürich\n\n"
+
+
 def test_grant_is_renewed(site: ForgedSite) -> None:
     vendor, bundle = site.vendor, (site.root.parent / "1.bundle").read_bytes()
     later = vendor.terms(bundle).not_after.replace(year=2040)
@@ -81,6 +119,9 @@ def test_grant_is_renewed(site: ForgedSite) -> None:
     (("models", "activate", "forged", 9), 2, "version 9 of forged is not installed"),
     (("models", "activate", "x" * 70_000, 1), 2, "is not installed"),
     (("models", "rollback", "forged", 1, "--reason", "x"), 2, "activate it instead"),
+    (("models", "card", "forged", 9), 2, "version 9 of forged is not installed"),
+    (("models", "card", "other"), 2, "other is not active: give a version that is installed"),
+    (("models", "card", "x" * 70_000, 1), 2, "is not installed"),
     (("models", "rollback", "forged", 1, "--reason", "x" * 201), 2, "a reason has 1 to 200"),
     (("models", "remove", "forged", 1), 2, "serves"),
     (("models", "deactivate", "other", "--reason", "x"), 2, "other is not active"),
