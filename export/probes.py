@@ -1,10 +1,10 @@
 """Two questions to the graph that is served: does it look where it should, and where did it look when it was wrong?
 
 **Border only.** The middle of each image, all but an eighth of its height and width on every side, becomes the mean colour
-of the images: 56 % of its area. A model that still answers well from the border alone has learnt something that stands there,
-a marker or a way of framing, and not what it is for (DeGrave et al. 2021 found such of chest X-rays). How well is told as the
-share of the way from always giving the commonest label to the accuracy on whole images. Where the thing itself reaches into
-the border, some of it is honest: the figure asks for a look, it convicts nobody.
+of the images: 56 % of its area. A model that still answers well from the border alone has learnt something that stands
+there, a marker or a way of framing, and not what it is for (DeGrave et al. 2021 found such of chest X-rays). How well is
+told as the share of the way from always giving the commonest label to the accuracy on whole images. Where the thing itself
+reaches into the border, some of it is honest: the figure asks for a look, it convicts nobody.
 
 **Occlusion.** For the worst cases, the confidently wrong ones first and then the least sure, a patch of that same colour
 covers one field of a grid after the other, and the top label's probability falls by so much (Zeiler and Fergus 2014, section
@@ -122,8 +122,8 @@ def finding(border: Border) -> Finding:
     return Finding(
         "red" if share > RED_OVER else "amber",
         about,
-        f"The model {told}; {chance}. So {share:.0%} of what it knows stands in the border: look whether something there, a marker "
-        "or a way of framing, gives the label away.",
+        f"The model {told}; {chance}. So {share:.0%} of what it knows stands in the border: look whether something there, "
+        "a marker or a way of framing, gives the label away.",
     )
 
 

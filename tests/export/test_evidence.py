@@ -147,6 +147,12 @@ def test_examples_are_at_most_twenty() -> None:
     assert len(found.within.examples) == evidence.EXAMPLES_MAX
 
 
+def test_tiny_images_that_look_alike_are_not_taken_for_copies() -> None:
+    """Digits of 8 × 8: one "1" in 1,797 is as good as another."""
+    within = examined(digits()).within
+    assert (within.exact, within.near) == (0, 1)
+
+
 @pytest.mark.skipif(not X_RAYS.exists(), reason="the chest X-rays are not on this machine")
 def test_chest_x_rays_are_not_flagged_wholesale() -> None:
     """They look alike: a difference hash alone flags 520 of 524. Eight are in training too, byte for byte."""

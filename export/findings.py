@@ -1,0 +1,132 @@
+"""Everything that a build found, raw, and what follows from it: the material of ``export.report``, ``page`` and ``card``.
+
+Intervals are those of Clopper and Pearson 1934 at 95 %, two-sided. They take cases for independent: where several are of one
+patient, they are narrower than they should be.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.bundle.manifest import Manifest
+from appliance.model.decision import Decision, Judge, Judgement
+from export import grades, probes
+from export.binomial import beta_quantile
+from export.calibrate import Calibration
+from export.evidence import Cases, Evidence, Finding
+from export.parity import ParityReport
+from export.probes import Probes
+from export.session import Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How fast a precision of the model is on the desk's processor: milliseconds a row, alone and in batches of
+    ``rows_max``. ``agreement`` with the author's network and ``accuracy`` are shares, None where not measured.
+    """
+
+    precision: str
+    milliseconds_alone: float
+    milliseconds_in_batch: float
+    agreement: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfLabel:
+    """One label's validation cases: how many, how many answered rightly, how many accepted, how many of those wrongly.
+
+    ``interval`` is that of the share answered rightly, None where there are no cases.
+    """
+
+    cases: int
+    right: int
+    interval: tuple[float, float] | None
+    accepted: int
+    accepted_wrong: int
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything that a build found. ``outputs`` are the served graph's, for the validation ``cases``, in their order.
+
+    ``digest`` is None, and ``manifest`` without parts, as long as nothing is sealed: the card is written then.
+    """
+
+    manifest: Manifest
+    digest: str | None
+    cases: Cases
+    outputs: Outputs
+    parity: ParityReport
+    calibration: Calibration
+    evidence: Evidence
+    probes: Probes
+    variants: tuple[Variant, ...]
+    seconds: Mapping[str, float]
+
+    @cached_property
+    def judged(self) -> Judgement:
+        """How the product decides on the validation cases."""
+        return Judge(self.calibration.rule, self.calibration.detector).judge(self.outputs.logits, self.outputs.embedding)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the top label is the true one, ``[N]``."""
+        return np.asarray(self.judged.top == self.cases.labels)
+
+    @cached_property
+    def accepted(self) -> NDArray[np.bool_]:
+        return np.array([decision is Decision.ACCEPT for decision in self.judged.decisions], bool)
+
+    @cached_property
+    def decisions(self) -> dict[str, int]:
+        return {str(decision): self.judged.decisions.count(decision) for decision in Decision}
+
+    @cached_property
+    def accuracy_interval(self) -> tuple[float, float]:
+        return interval(int(self.right.sum()), len(self.right))
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Int64 ``[labels, labels]``: the true label, and the top one."""
+        count = len(self.manifest.labels)
+        return np.bincount(self.cases.labels * count + self.judged.top, minlength=count**2).reshape(count, count)
+
+    @cached_property
+    def by_label(self) -> tuple[OfLabel, ...]:
+        size = len(self.manifest.labels)
+        counts = [
+            np.bincount(self.cases.labels[which], minlength=size).tolist()
+            for which in (slice(None), self.right, self.accepted, self.accepted & ~self.right)
+        ]
+        return tuple(
+            OfLabel(n, right, interval(right, n) if n else None, accepted, wrong)
+            for n, right, accepted, wrong in zip(*counts, strict=True)
+        )
+
+    @cached_property
+    def set_sizes(self) -> tuple[int, ...] | None:
+        """How many validation cases have a label set of one label, of two, and so on; None without label sets."""
+        sets = self.judged.label_sets
+        return None if sets is None else tuple(np.bincount(sets.sum(axis=1))[1:].tolist())
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """The worst first; within a grade, of the model before of the data."""
+        found = (*grades.of_model(self.calibration, self.by_label, self.decisions, self.manifest.labels), *self.of_data)
+        return tuple(sorted(found, key=lambda finding: grades.ORDER.index(finding.grade)))
+
+    @property
+    def of_data(self) -> tuple[Finding, ...]:
+        border = self.probes.border
+        return self.evidence.findings if border is None else (probes.finding(border), *self.evidence.findings)
+
+
+def interval(successes: int, trials: int) -> tuple[float, float]:
+    """Both ends of the 95 % interval of Clopper and Pearson for a share, of at least one trial."""
+    low = beta_quantile(0.025, successes, trials - successes + 1) if successes else 0.0
+    high = beta_quantile(0.975, successes + 1, trials - successes) if successes < trials else 1.0
+    return low, high

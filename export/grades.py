@@ -1,0 +1,106 @@
+"""What the figures of a model come to: a grade and a plain sentence for each question that a reader would ask.
+
+A grade says where to look, not whether to release: that is for people. Red is what makes other figures doubtful; amber is a
+weakness that a user has to know of, or a question nobody could look at.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from appliance.bundle.manifest import Label
+from appliance.model.decision import Decision
+from export.calibrate import Calibration
+from export.evidence import Finding, Grade
+
+if TYPE_CHECKING:
+    from export.findings import OfLabel
+
+ORDER: tuple[Grade, ...] = ("red", "amber", "ok")
+ECE_TIMES_MAX = 2.0  # of what a model would show by chance whose every probability is right
+ACCEPTED_MIN = 0.5
+CLASS_GAP_MAX = 0.1  # between a label's accuracy and that of all
+PASSING_MAX = 0.5  # of strangers, where 95 % of known inputs pass
+COVERAGE_SLACK = 0.05
+
+
+def of_model(
+    found: Calibration, by_label: "Sequence[OfLabel]", decisions: Mapping[str, int], labels: Sequence[Label]
+) -> tuple[Finding, ...]:
+    """In the order in which they are read."""
+    return (
+        _probabilities(found),
+        _answered(decisions),
+        _weakest(found, by_label, labels),
+        _sets(found, labels),
+        _unknown(found),
+    )
+
+
+def _probabilities(found: Calibration) -> Finding:
+    off = found.ece_after > ECE_TIMES_MAX * found.ece_by_chance
+    return Finding(
+        "amber" if off else "ok",
+        "Honest probabilities",
+        f"Stated probabilities are off by {found.ece_after:.1%} on average, {found.ece_before:.1%} before calibration; "
+        f"{found.ece_by_chance:.1%} would be chance.",
+    )
+
+
+def _answered(decisions: Mapping[str, int]) -> Finding:
+    cases, accepted = sum(decisions.values()), decisions[Decision.ACCEPT]
+    share = accepted / cases
+    return Finding(
+        "ok" if share >= ACCEPTED_MIN else "amber",
+        "Answers given",
+        f"{accepted:,} of {cases:,} validation cases ({share:.1%}) get an answer; the others are left to people.",
+    )
+
+
+def _weakest(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence[Label]) -> Finding:
+    """The label least often answered rightly; amber where even the upper end of its interval is far below all of them."""
+    about = "Weakest label"
+    shares = [(of.right / of.cases, i) for i, of in enumerate(by_label) if of.cases]
+    share, i = min(shares)
+    of = by_label[i]
+    high = 1.0 if of.interval is None else of.interval[1]
+    told = (
+        f"{labels[i].name}: {of.right:,} of {of.cases:,} cases ({share:.1%}) answered rightly; {found.accuracy:.1%} of all."
+    )
+    weak = share < found.accuracy - CLASS_GAP_MAX and high < found.accuracy
+    return Finding("amber" if weak else "ok", about, told)
+
+
+def _sets(found: Calibration, labels: Sequence[Label]) -> Finding:
+    about, rule = "Label sets", found.rule.label_set
+    chosen = next((result for result in found.label_sets if result.chosen), None)
+    if rule is None or chosen is None:
+        return Finding("amber", about, "The model gives no label sets.")
+    promised = rule.coverage_e6 / 1e6
+    below = [
+        labels[i].name
+        for i, share in enumerate(chosen.coverage_by_class)
+        if share is not None and share < promised - COVERAGE_SLACK
+    ]
+    told = f"They held the true label in {chosen.coverage:.1%} of held-out cases ({promised:.0%} is promised)"
+    if below:
+        names = ", ".join(below[:3]) + (" and others" if len(below) > 3 else "")
+        return Finding("amber", about, f"{told}, but clearly less often for {len(below)} of {len(labels)} labels: {names}.")
+    return Finding(
+        "ok", about, f"{told}, with {chosen.labels_mean:.2f} labels on average, and for no label much less often."
+    )
+
+
+def _unknown(found: Calibration) -> Finding:
+    about = "Inputs of another kind"
+    tried = [result for result in found.unknown if result.chosen]
+    if found.rule.unknown is None:
+        return Finding("amber", about, "The model does not look whether an input is of the kind it was made for.")
+    if not tried:
+        return Finding("amber", about, "Its check for inputs of another kind was tried on none.")
+    worst = max(tried, key=lambda result: result.fpr95)
+    return Finding(
+        "amber" if worst.fpr95 > PASSING_MAX else "ok",
+        about,
+        f"Of those tried, {worst.fpr95:.0%} still pass in the hardest set ({worst.name}, {worst.n:,} cases), where 95 % of "
+        "known inputs pass. Nothing is promised of others.",
+    )
