@@ -19,7 +19,7 @@ from export import twins
 Grade: TypeAlias = Literal["ok", "amber", "red"]
 
 EXAMPLES_MAX = 20
-CASES_OF_A_LABEL_MIN = 30  # without one error among 30, one in ten may still be wrong (95 %)
+CASES_OF_A_LABEL_MIN = 30  # without one error among 30, one in ten may still be wrong (95%)
 REPEATED_MAX = 0.05
 SHARED_MAX = 0.01
 CONFLICTS_MAX = 0.01

@@ -19,7 +19,7 @@ ORDER: tuple[Grade, ...] = ("red", "amber", "ok")
 ECE_TIMES_MAX = 2.0  # of what a model would show by chance whose every probability is right
 ACCEPTED_MIN = 0.5
 CLASS_GAP_MAX = 0.1  # between a label's accuracy and that of all
-PASSING_MAX = 0.5  # of strangers, where 95 % of known inputs pass
+PASSING_MAX = 0.5  # of strangers, where 95% of known inputs pass
 COVERAGE_SLACK = 0.05
 
 
@@ -31,6 +31,7 @@ def of_model(
         _probabilities(found),
         _answered(decisions),
         _weakest(found, by_label, labels),
+        _accepted(found, by_label, labels),
         _sets(found, labels),
         _unknown(found),
     )
@@ -70,6 +71,29 @@ def _weakest(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence
     return Finding("amber" if weak else "ok", about, told)
 
 
+def _accepted(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence[Label]) -> Finding:
+    """The bound on errors among accepted answers is over all labels together; one of them may pay for the others."""
+    about, bound = "Accepted, by label", found.point.bound
+    over = [
+        (of.accepted_wrong / of.accepted, i)
+        for i, of in enumerate(by_label)
+        if of.accepted and of.accepted_interval is not None and of.accepted_interval[0] > bound
+    ]
+    if not over:
+        return Finding(
+            "ok", about, f"For no label is the error among accepted answers clearly over {bound:.2%}, the bound of all."
+        )
+    _, i = max(over)
+    of = by_label[i]
+    return Finding(
+        "red",
+        about,
+        f"For {len(over)} of {len(labels)} labels the error among accepted answers is clearly over {bound:.2%}, the bound "
+        f"of all. {labels[i].name}: {of.accepted_wrong:,} of {of.accepted:,} wrong. Whoever has that label is not served "
+        "as promised.",
+    )
+
+
 def _sets(found: Calibration, labels: Sequence[Label]) -> Finding:
     about, rule = "Label sets", found.rule.label_set
     chosen = next((result for result in found.label_sets if result.chosen), None)
@@ -101,6 +125,6 @@ def _unknown(found: Calibration) -> Finding:
     return Finding(
         "amber" if worst.fpr95 > PASSING_MAX else "ok",
         about,
-        f"Of those tried, {worst.fpr95:.0%} still pass in the hardest set ({worst.name}, {worst.n:,} cases), where 95 % of "
+        f"Of those tried, {worst.fpr95:.0%} still pass in the hardest set ({worst.name}, {worst.n:,} cases), where 95% of "
         "known inputs pass. Nothing is promised of others.",
     )

@@ -1,7 +1,7 @@
 """Two questions to the graph that is served: does it look where it should, and where did it look when it was wrong?
 
 **Border only.** The middle of each image, all but an eighth of its height and width on every side, becomes the mean colour
-of the images: 56 % of its area. A model that still answers well from the border alone has learnt something that stands
+of the images: 56% of its area. A model that still answers well from the border alone has learnt something that stands
 there, a marker or a way of framing, and not what it is for (DeGrave et al. 2021 found such of chest X-rays). How well is
 told as the share of the way from always giving the commonest label to the accuracy on whole images. Where the thing itself
 reaches into the border, some of it is honest: the figure asks for a look, it convicts nobody.

@@ -1,7 +1,13 @@
 """What the manifest's names mean, in words that a clinical engineer reads without a textbook.
 
-Each sentence ends what "An answer is accepted by …", "Strangeness is …" or "Label sets are …" begins.
+What is in a table ends a sentence that says "Certainty is …", "Strangeness is …" or "a set of …". The page and the card say
+the same, so it is said here once.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from export.findings import Findings
 
 SCORES = {
     "max_probability": "the probability of the top label",
@@ -46,3 +52,68 @@ def _figure(name: str, value: int) -> str:
     if name.endswith("_e9"):
         return f"{value / 1e9:.1e}" if value else "0"
     return f"{value / 1e6:.2%}" if name.endswith("_e6") else f"{value:,}"
+
+
+def rules(findings: "Findings") -> list[str]:
+    """When an input gets an answer, when it does not, and what goes with it: a sentence or three for each rule."""
+    found = findings.calibration
+    rule, point, expected = found.rule, found.point, found.rule.expected
+    told = []
+    if rule.unknown is not None:
+        told.append(
+            f"First, an input whose strangeness is over {_number(rule.unknown.reject_above_e6)} is taken for one of "
+            f"another kind and gets no answer. Strangeness is {UNKNOWN_METHODS[rule.unknown.method]}. Of "
+            f"{expected.cases:,} validation cases that did not fit the check, {expected.unknown:,} "
+            f"({expected.unknown / expected.cases:.1%}) were taken so."
+        )
+    told.append(
+        f"An answer is accepted where its certainty is at least {_number(rule.accept.at_least_e6)}. Certainty is "
+        f"{SCORES[rule.accept.score]}, after calibration with a temperature of {_number(rule.temperature_e6)}. Of "
+        f"{point.accepted:,} validation cases accepted, {point.errors:,} were answered wrongly "
+        f"({point.errors / point.accepted:.2%}); with 95% confidence the rate is at most {point.bound:.2%}."
+    )
+    told.append(
+        f"Otherwise the model abstains, and a person has to look: so in {expected.abstained:,} of {expected.cases:,} "
+        f"validation cases ({expected.abstained / expected.cases:.1%})."
+    )
+    chosen = next((each for each in found.label_sets if each.chosen), None)
+    if rule.label_set is not None and chosen is not None:
+        told.append(
+            f"With each answer goes the set of labels that are not ruled out: {LABEL_SETS[rule.label_set.method]}, and "
+            f"the top one. The set is made to hold the true label in {rule.label_set.coverage_e6 / 1e6:.0%} of cases like "
+            f"these, and with 95% confidence does so in at least {chosen.interval[0]:.1%}. Sets hold "
+            f"{chosen.labels_mean:.2f} labels on average."
+        )
+    return told
+
+
+def limits(findings: "Findings") -> list[str]:
+    """What nobody may read into the figures."""
+    cases = len(findings.cases.labels)
+    label_set = findings.calibration.rule.label_set
+    by_class = label_set is not None and label_set.method == "lac_by_class"
+    whose = "the cases of each label together" if by_class else "all cases like these together, not for each label"
+    told = [
+        f"All figures are of the {cases:,} validation cases that the vendor chose. Other devices, other patients and other "
+        "times may do worse; the rates of abstaining and of unknown inputs at the site are the first sign of it.",
+        "The rules were chosen on the same validation cases that the figures are of, wherever nothing else is said. A "
+        "threshold picked among many makes its 95% nominal.",
+        "Intervals take cases for independent. Several of one patient make them narrower than they should be.",
+        f"Label sets keep their promise over {whose}; not for each patient.",
+        "This is no clinical evaluation: nothing here says what an answer is worth to a patient.",
+    ]
+    if findings.calibration.rule.unknown is None:
+        told.append("Whatever it is given, the model takes it for an input of the kind it was made for.")
+    else:
+        told.append(NO_PROMISE)
+    return told
+
+
+NO_PROMISE = (
+    "That inputs of another kind are detected is not promised. The check was tried on the sets named, and some inputs of "
+    "another kind pass it; nobody can say how many of those that were not tried."
+)
+
+
+def _number(millionths: int) -> str:
+    return f"{millionths / 1e6:.4g}"

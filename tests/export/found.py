@@ -1,9 +1,11 @@
 """What a build finds, made in memory in a second: digits, a network of scikit-learn, and everything after it real."""
 
+import warnings
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from appliance.bundle.manifest import (
@@ -37,7 +39,9 @@ class Network:
 
     def __init__(self) -> None:
         seen = digits().where(slice(0, TRAINING))
-        self._fitted = MLPClassifier((32,), max_iter=60, random_state=0).fit(self._pixels(seen.rows[0]), seen.labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # it is to be stopped early
+            self._fitted = MLPClassifier((32,), max_iter=60, random_state=0).fit(self._pixels(seen.rows[0]), seen.labels)
 
     def outputs(self, images: Images) -> Outputs:
         hidden = np.maximum(0, self._pixels(images) @ self._fitted.coefs_[0] + self._fitted.intercepts_[0])

@@ -1,0 +1,146 @@
+"""The figures of a build: complete, exact, and for machines."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from appliance.model.decision import Decision
+from export import report
+from export.binomial import CONFIDENCE
+from export.evidence import Counts
+from export.findings import Findings, OfLabel, interval
+from export.grades import of_model
+from tests.export import found
+
+KEYS = {
+    "model": {"id", "version", "min_supported_version", "bundle_id", "created", "change_class", "intended_use", "digest"},
+    "validation": {"cases", "groups", "right", "accuracy", "accuracy_interval", "by_label"},
+    "calibration": {
+        *(
+            "temperature",
+            "expected_calibration_error",
+            "reliability",
+            "score",
+            "accept_at_least",
+            "operating_point",
+            "scores",
+        ),
+        *("risk_curve", "unknown", "unknown_tried", "label_set", "label_sets_tried", "label_set_sizes", "expected"),
+    },
+    "evidence": {"validation", "training", "within", "across", "groups_on_both_sides"},
+}
+OTHERS = {"checkpoint_sha256", "inputs", "labels", "parity", "decisions", "border", "findings", "variants", "parts", "tools"}
+
+
+@pytest.fixture(scope="module")
+def findings() -> Findings:
+    return found.findings()
+
+
+def test_figures_are_json_with_the_stated_keys(findings: Findings) -> None:
+    figures = json.loads(json.dumps(report.figures(findings), allow_nan=False))
+    assert set(figures) == {*KEYS, *OTHERS, "seconds"}
+    assert {key: set(figures[key]) for key in KEYS} == KEYS
+    assert figures["model"]["digest"] == found.DIGEST
+    assert figures["parts"] == {"graph": {"bytes": 4900, "sha256": "d2" * 32}}
+    assert figures["parity"] == findings.parity.figures()
+
+
+def test_counts_agree_with_each_other(findings: Findings) -> None:
+    figures = report.figures(findings)
+    told, labels = figures["validation"], figures["validation"]["by_label"]
+    assert sum(figures["decisions"].values()) == told["cases"] == 1297
+    assert [sum(label[key] for label in labels) for key in ("cases", "right")] == [told["cases"], told["right"]]
+    assert sum(label["accepted"] for label in labels) == figures["decisions"]["ACCEPT"]
+    assert sum(label["accepted_wrong"] for label in labels) == figures["calibration"]["operating_point"]["errors"]
+    assert told["accuracy"] == told["right"] / told["cases"] == np.trace(findings.confusion) / findings.confusion.sum()
+    assert sum(figures["calibration"]["label_set_sizes"]) == told["cases"]
+
+
+def test_no_patient_and_no_file_stands_in_the_figures(findings: Findings) -> None:
+    text = json.dumps(report.figures(findings))
+    assert "patient 1" not in text
+    assert "patient 32" not in text
+    twins = {name for pair in findings.evidence.within.examples for name in (pair.name, pair.twin)}
+    assert [name for name in findings.cases.names if name in text and name not in twins] == []
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 30), (7, 30), (483, 497), (500, 500)])
+def test_interval_is_that_of_clopper_and_pearson(successes: int, trials: int) -> None:
+    """Whose ends are quantiles of the beta distribution."""
+    low = beta.ppf(0.025, successes, trials - successes + 1) if successes else 0.0
+    high = beta.ppf(0.975, successes + 1, trials - successes) if successes < trials else 1.0
+    assert interval(successes, trials) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_findings_stand_worst_first(findings: Findings) -> None:
+    grades = [finding.grade for finding in findings.findings]
+    assert grades == sorted(grades, key=["red", "amber", "ok"].index)
+    assert {finding.about for finding in findings.evidence.findings} < {finding.about for finding in findings.findings}
+
+
+def graded(findings: Findings, about: str, by_label: tuple[OfLabel, ...] | None = None, **decisions: int) -> str:
+    told = of_model(
+        findings.calibration, by_label or findings.by_label, decisions or findings.decisions, findings.manifest.labels
+    )
+    return next(finding.grade for finding in told if finding.about == about)
+
+
+def test_a_label_whose_accepted_answers_are_often_wrong_is_red(findings: Findings) -> None:
+    """The bound on errors is over all labels; the label that pays for the others must not be hidden by it."""
+    good = tuple(OfLabel(130, 128, interval(128, 130), 100, 0) for _ in range(10))
+    assert graded(findings, "Accepted, by label", good) == "ok"
+    assert graded(findings, "Accepted, by label", (replace(good[0], accepted_wrong=20), *good[1:])) == "red"
+    # One of one says nothing yet.
+    assert graded(findings, "Accepted, by label", (replace(good[0], accepted=1, accepted_wrong=1), *good[1:])) == "ok"
+
+
+def test_a_label_far_behind_the_others_is_amber(findings: Findings) -> None:
+    good = tuple(OfLabel(130, 110, interval(110, 130), 100, 0) for _ in range(10))
+    assert graded(findings, "Weakest label", good) == "ok"
+    assert graded(findings, "Weakest label", (OfLabel(130, 59, interval(59, 130), 10, 0), *good[1:])) == "amber"
+    # A label with few cases may look bad by chance.
+    assert graded(findings, "Weakest label", (OfLabel(3, 2, interval(2, 3), 2, 0), *good[1:])) == "ok"
+
+
+def test_a_model_that_seldom_answers_is_amber(findings: Findings) -> None:
+    counts = {str(decision): 100 for decision in Decision}
+    assert graded(findings, "Answers given", **counts) == "amber"
+    assert graded(findings, "Answers given", **(counts | {"ACCEPT": 300})) == "ok"
+
+
+def test_probabilities_no_worse_than_chance_are_ok(findings: Findings) -> None:
+    off = replace(findings.calibration, ece_after=0.2, ece_by_chance=0.05)
+    assert graded(findings, "Honest probabilities") == "ok"
+    assert graded(replace(findings, calibration=off), "Honest probabilities") == "amber"
+
+
+def test_strangers_that_pass_are_amber_and_nothing_is_promised(findings: Findings) -> None:
+    passing = tuple(replace(each, fpr95=0.9) for each in findings.calibration.unknown)
+    assert graded(findings, "Inputs of another kind") == "ok"
+    assert (
+        graded(replace(findings, calibration=replace(findings.calibration, unknown=passing)), "Inputs of another kind")
+        == "amber"
+    )
+    told = next(each.sentence for each in findings.findings if each.about == "Inputs of another kind")
+    assert "Nothing is promised" in told
+
+
+def test_texts_without_a_check_for_the_unknown_have_figures_too() -> None:
+    figures = json.loads(json.dumps(report.figures(found.words()), allow_nan=False))
+    assert figures["border"] is None
+    assert figures["calibration"]["unknown"] is None
+    assert figures["evidence"]["training"] is None
+    assert len(figures["calibration"]["risk_curve"]) <= report.CURVE_POINTS_MAX
+
+
+def test_confidence_is_the_same_everywhere() -> None:
+    """Sentences say 95%."""
+    assert CONFIDENCE == 0.95
+
+
+def test_groups_are_only_counted(findings: Findings) -> None:
+    assert findings.evidence.validation == Counts(1297, findings.evidence.validation.by_label, 325)
