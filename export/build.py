@@ -1,4 +1,7 @@
-"""The life of a model at the vendor's desk: recipe ─▶ convert ─▶ parity ─▶ calibrate ─▶ golden cases ─▶ seal.
+"""The life of a model at the vendor's desk::
+
+    recipe ─▶ convert ─▶ parity ─▶ calibrate ─▶ examine ─▶ seal
+                         └ variant ─▶ parity             └ card, report, page
 
 Each step refuses with a reason, and then there is no bundle. Everything after ``convert`` works on the graph that will
 be served, not on torch.
@@ -8,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +22,27 @@ from appliance.bundle.signature import SigningKey
 from appliance.canonical import format_time
 from appliance.model import unknown
 from appliance.model.decision import E6
-from export import adopt, calibrate, checkpoint, parity, recipe, report, select, strange, validation, variant
+from export import (
+    adopt,
+    calibrate,
+    card,
+    checkpoint,
+    evidence,
+    parity,
+    probes,
+    recipe,
+    report,
+    select,
+    strange,
+    validation,
+    variant,
+)
 from export.calibrate import Calibration, Wishes
 from export.convert import convert
 from export.errors import RecipeError
+from export.findings import Findings, Variant
 from export.graph import EMBEDDING, LOGITS, OPSET, Graph
-from export.kinds import TextInput
+from export.kinds import ImageInput, TextInput
 from export.options import desk_policy
 from export.parity import ParityReport
 from export.recipe import OnnxFile, Recipe
@@ -33,17 +51,25 @@ from export.session import GraphSession, Outputs
 from export.validation import Validation
 
 NONE_OF_THESE, STRANGE_CASES, STRANGE_SEED = "none of these", 500, 7
-STEPS = ("read", "convert", "parity", "calibrate", "seal")
+STEPS = ("read", "convert", "parity", "calibrate", "examine", "seal")
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A bundle file's bytes; the 32-byte key of its contents; the model digest; a value for the report file."""
+    """A bundle file's bytes; the 32-byte key of its contents; what was found, which has its digest."""
 
     bundle: bytes
     content_key: bytes
-    digest: str
-    report: dict[str, Any]
+    findings: Findings
+
+    @property
+    def digest(self) -> str:
+        return self.findings.digest or ""
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """A value for the report file."""
+        return report.figures(self.findings)
 
 
 def build(
@@ -75,23 +101,47 @@ def build(
         graph = convert(recipe_path, data)
         session = GraphSession(graph)
     with step("parity"):
-        graph, session, proven, speeds = _proven(asked, cases, network, graph, session)
+        graph, session, proven, variants = _proven(asked, cases, network, graph, session)
     with step("calibrate"):
         found = session.run(cases.rows, asked.rows_max)
         chosen = calibrate.calibrate(found, cases.labels, _wishes(asked), _strange(asked, cases, session))
         golden = select.golden(asked, cases, session)
+    with step("examine"):
+        pictures = isinstance(asked.input, ImageInput)
+        names = [label.name for label in asked.labels]
+        findings = Findings(
+            manifest=_manifest(asked, session.has_embedding, chosen, proven, len(golden.cases)),
+            digest=None,
+            cases=cases,
+            outputs=found,
+            parity=proven,
+            calibration=chosen,
+            evidence=evidence.examine(cases, validation.training(asked), names, images=pictures),
+            probes=probes.probe(
+                lambda images: session.run((images,), asked.rows_max).logits,
+                cases.rows[0] if pictures else None,
+                cases.labels,
+                found.logits,
+                chosen.rule.temperature_e6 / E6,
+            ),
+            variants=variants,
+            seconds=seconds,
+        )
     with step("seal"):
-        plain = {"graph": graph.graph, "weights": graph.weights, "selftest": golden.encode(), "card": b"# Model card\n"}
+        plain = {
+            "graph": graph.graph,
+            "weights": graph.weights,
+            "selftest": golden.encode(),
+            "card": card.card(findings).encode(),
+        }
         if chosen.detector is not None:
             plain["reference"] = unknown.encode(chosen.detector)
         content_key = os.urandom(chunks.KEY_BYTES)
-        made = _manifest(asked, session.has_embedding, chosen, proven, len(golden.cases))
-        bundle = seal(made, plain, content_key, signers)
+        bundle = seal(findings.manifest, plain, content_key, signers)
         # Read back what was written, as a site would: the digest and the parts are those of the file itself.
         genuine = opening.parse(bundle).verify([desk_policy(key.public_key() for key in signers)])
         genuine.check_parts()
-    told = report.report(genuine.manifest, genuine.digest, cases, found, proven, chosen, seconds)
-    return Built(bundle, content_key, genuine.digest, told)
+    return Built(bundle, content_key, replace(findings, manifest=genuine.manifest, digest=genuine.digest))
 
 
 def _answers(asked: Recipe, cases: Validation) -> Outputs:
@@ -103,8 +153,8 @@ def _answers(asked: Recipe, cases: Validation) -> Outputs:
 
 def _proven(
     asked: Recipe, cases: Validation, network: Outputs, graph: Graph, session: GraphSession
-) -> tuple[Graph, GraphSession, ParityReport, dict[str, dict[str, float]]]:
-    """The graph that is served, proven, and how fast it is beside the one it was made from.
+) -> tuple[Graph, GraphSession, ParityReport, tuple[Variant, ...]]:
+    """The graph that is served, proven, and how good and how fast it is beside the one it was made from.
 
     A variant is made from a graph that was proven itself: else nobody could tell whose fault a difference is.
     """
@@ -121,7 +171,13 @@ def _proven(
         graph = variant.make(asked.precision, graph, names, outputs, rows)
         session = sessions[asked.precision] = GraphSession(graph)
         proven = parity.check(session, rows, network, labels, asked.rows_max, precision=asked.precision, text=text)
-    return graph, session, proven, variant.speeds(sessions, rows, asked.rows_max)
+    took = variant.speeds(sessions, rows, asked.rows_max)
+    variants = []
+    for name, each in sessions.items():
+        top = each.run(rows, asked.rows_max).logits.argmax(axis=1)
+        agreement, accuracy = float((top == network.logits.argmax(axis=1)).mean()), float((top == labels).mean())
+        variants.append(Variant(name, took[name]["alone"], took[name]["batch"], agreement, accuracy))
+    return graph, session, proven, tuple(variants)
 
 
 def _wishes(asked: Recipe) -> Wishes:

@@ -6,6 +6,7 @@ Output that is asked for goes to stdout; progress and reasons go to stderr, in c
 """
 
 import json
+import resource
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -49,6 +50,7 @@ DESCRIPTIONS = {
     "convert": "converting the module",
     "parity": "proving parity",
     "calibrate": "calibrating",
+    "examine": "examining the data and the answers",
     "seal": "sealing",
 }
 
@@ -119,7 +121,8 @@ def new(kind: str, out: Path) -> None:
 @key_option("exporter")
 @passphrase_files(required=True)
 @click.option("--data", type=FOLDER, help="Folder handed to the recipe; its own folder if left out.")
-@click.option("--report", type=NEW, help="Where the report goes, if not beside the bundle.")
+@click.option("--report", type=NEW, help="The JSON report, if not beside the bundle; its page goes beside it.")
+@click.option("--pictures/--no-pictures", default=True, help="Whether the page shows validation images.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of a summary.")
 def build(
     recipe: Path,
@@ -128,14 +131,17 @@ def build(
     passphrase_files: tuple[Path, ...],
     data: Path | None,
     report: Path | None,
+    pictures: bool,
     as_json: bool,
 ) -> None:
     """Convert, prove, calibrate and seal the model of RECIPE. The first passphrase also seals the content key."""
     content_key, report = out.with_suffix(".content-key"), report or out.with_suffix(".report.json")
-    files.require_absent(out, content_key, report)
+    readable = report.with_suffix(".html")
+    files.require_absent(out, content_key, report, readable)
     opening_words = passphrases(passphrase_files)
     by = signers(signing_keys, opening_words, keys.EXPORTER)
     from export import build as factory  # torch takes seconds to import; the other commands do without it
+    from export.page import page
 
     with _progress() as progress:
         task = progress.add_task("", total=len(factory.STEPS))
@@ -145,10 +151,18 @@ def build(
 
         built = factory.build(recipe, data, by, announce)
         progress.update(task, completed=len(factory.STEPS))
-    text = json.dumps(built.report, indent=2, ensure_ascii=False, sort_keys=True)
+    figures = built.report | {"memory_mib": _memory_mib()}
+    text = json.dumps(figures, indent=2, ensure_ascii=False, sort_keys=True)
     sealed = secret.seal(built.content_key, opening_words[0], keys.content_purpose(built.digest))
-    files.write_new({content_key: (sealed, True), report: (f"{text}\n".encode(), False), out: (built.bundle, False)})
-    click.echo(text if as_json else _summary(built.report, out))
+    files.write_new(
+        {
+            content_key: (sealed, True),
+            report: (f"{text}\n".encode(), False),
+            readable: (page(built.findings, pictures=pictures).encode(), False),
+            out: (built.bundle, False),
+        }
+    )
+    click.echo(text if as_json else _summary(figures, out))
 
 
 @commands.command()
@@ -274,12 +288,20 @@ def _summary(report: dict[str, Any], out: Path) -> str:
             f"{report['parity']['logit_difference_e9'] / 1e9:.1e}",
             f"accuracy     {report['validation']['accuracy']:.2%}; calibration error {ece['before']:.2%} before, "
             f"{ece['after']:.2%} after temperature {calibration['temperature']:.3f}",
-            f"accepted     from probability {calibration['accept_at_least']:.3f}: {point['errors']} errors in "
+            f"accepted     from {calibration['score']} {calibration['accept_at_least']:.3f}: {point['errors']} errors in "
             f"{point['accepted']} answers, at most {point['bound']:.2%} with 95% confidence",
             "decisions    " + ", ".join(f"{name} {count}" for name, count in report["decisions"].items()),
-            f"took         {sum(report['seconds'].values()):.1f} s",
+            *(f"{finding['grade']:12} {finding['sentence']}" for finding in report["findings"] if finding["grade"] != "ok"),
+            f"took         {sum(report['seconds'].values()):.1f} s; memory {report['memory_mib']['here']} MiB at most, "
+            f"{report['memory_mib']['converting']} while converting",
         ]
     )
+
+
+def _memory_mib() -> dict[str, int]:
+    """The most that this process has had, and the largest of those that it started; Linux counts in KiB."""
+    who = {"here": resource.RUSAGE_SELF, "converting": resource.RUSAGE_CHILDREN}
+    return {name: resource.getrusage(which).ru_maxrss // 1024 for name, which in who.items()}
 
 
 def _say(sentence: str, code: int) -> int:

@@ -11,6 +11,7 @@ from appliance.audit import vocabulary
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
 _ACTIONS = {
     "call": "E",
+    "model.card": "R",
     "model.install": "C",
     "model.remove": "D",
     "epoch.begin": "C",

@@ -43,5 +43,6 @@ def recipe(data: Path) -> Recipe:
         input=ImageInput(height=8, width=8, channels=1, mean=(0.3,), std=(0.38,)),
         labels=tuple(Label(str(digit), None) for digit in range(10)),
         validation=data / "validation",
+        training=data / "training",
         error_among_accepted_max=0.015,
     )

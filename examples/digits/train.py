@@ -2,9 +2,9 @@
 
     python examples/digits/train.py OUTDIR
 
-Writes ``weights.safetensors``, ``validation/<label>/*.png``, ``test/<label>/*.png``, and ``test-reference.npz``
-with what the torch module itself says about the test images: ``paths``, ``labels`` and ``logits`` (float32
-``[N, 10]``).
+Writes ``weights.safetensors``; images in ``training``, ``validation`` and ``test``, ``<label>/*.png`` in each; and
+``test-reference.npz`` with what the torch module itself says about the test images: ``paths``, ``labels`` and ``logits``
+(float32 ``[N, 10]``).
 The digits ship inside scikit-learn (UCI, Optical Recognition of Handwritten Digits), so nothing is downloaded.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
     names = [f"{i:04}.png" for i in range(len(images))]
     rest, test = train_test_split(range(len(images)), test_size=400, stratify=digits.target, random_state=SEED)
     train, validation = train_test_split(rest, test_size=497, stratify=digits.target[rest], random_state=SEED)
-    for folder, chosen in (("validation", validation), ("test", test)):
+    for folder, chosen in (("training", train), ("validation", validation), ("test", test)):
         for i in chosen:
             path = out / folder / str(digits.target[i]) / names[i]
             path.parent.mkdir(parents=True, exist_ok=True)

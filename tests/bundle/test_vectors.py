@@ -86,7 +86,7 @@ def test_both_readers_take_a_flipped_bit_for_the_same(step: int) -> None:
 def test_second_reader_shares_no_code_with_the_first() -> None:
     source = Path(second_reader.__file__).read_text()
     assert not re.search(r"^\s*(import|from) (appliance|export|tests)\b", source, re.M)
-    assert len(source.splitlines()) <= 390
+    assert len(source.splitlines()) <= 400
 
 
 def test_every_outcome_has_vectors() -> None:

@@ -147,6 +147,7 @@ def few_images(desk: Desk, folder: Path, each: int) -> Path:
         for path in sorted(source.iterdir())[:each]:
             shutil.copy(path, own)
     shutil.copy(desk.data / "weights.safetensors", folder)
+    shutil.copytree(desk.data / "training", folder / "training")
     return folder
 
 
@@ -204,7 +205,7 @@ def test_report_has_the_figures_and_no_path(desk: Desk, opened: Opened) -> None:
     assert report["parity"] == opened.manifest.provenance.parity
     assert report["validation"]["accuracy"] > 0.95
     assert report["calibration"]["operating_point"]["bound"] <= 0.015
-    assert sum(report["decisions"].values()) == report["validation"]["images"] == 497
+    assert sum(report["decisions"].values()) == report["validation"]["cases"] == 497
     assert str(desk.data) not in text
 
 

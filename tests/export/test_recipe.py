@@ -62,6 +62,7 @@ def test_importing_does_nothing_heavy(module: str) -> None:
 def test_folder_that_is_no_labels_is_refused(trained: Path, tmp_path: Path) -> None:
     """A misspelt folder would quietly leave its images out."""
     (tmp_path / "validation" / "eleven").mkdir(parents=True)
+    (tmp_path / "training").mkdir()
     (tmp_path / "weights.safetensors").write_bytes((trained / "weights.safetensors").read_bytes())
     asked = recipe.load(DIGITS / "recipe.py", tmp_path)
     with pytest.raises(RecipeError, match="no label's: eleven"):

@@ -38,8 +38,12 @@ def test_temperature_is_that_of_the_least_cost(seed: int, n: int, true: float, d
     def cost(log_t: float) -> float:
         return float(-special.log_softmax(logits / np.exp(log_t), axis=1)[np.arange(n), labels].mean())
 
-    found = temperature.fit(logits, labels)
     best = optimize.minimize_scalar(cost, bounds=np.log(temperature.TEMPERATURES), method="bounded")
+    try:
+        found = temperature.fit(logits, labels)
+    except CalibrationError:  # no better than chance: the hotter the better
+        assert best.x > np.log(temperature.TEMPERATURES[1] * 0.98)
+        return
     assert cost(np.log(found)) <= best.fun + 1e-7
 
 
