@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.findings import Findings
+from export.findings import Findings, interval
 from export.report import curve
 from export.svg import INK, svg
+from export.temperature import Reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SETS_MAX, BINS = 3, 40
+SETS_MAX, BINS = 4, 40
 LABELS_MAX = 40
-_STYLES = ("--", ":", "-.")
+_SETS = (("c2", "--"), ("c3", ":"), ("c4", "-."), ("muted", "-"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +30,26 @@ class Chart:
 def reliability(findings: Findings) -> Chart:
     """How often answers of some probability were right, before and after calibration."""
     found = findings.calibration
+    before, after = found.reliability_before, found.reliability_after
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=INK["muted"], linewidth=1, linestyle="--", label="ideal")
+        spans = [(place, *interval(round(share * n), n)) for n, place, share in zip(*_bins(after), strict=True)]
+        places, lows, highs = zip(*spans, strict=True)
+        axes.vlines(places, lows, highs, color=INK["c1"], linewidth=1.2, alpha=0.55, label="95% interval")
         for bins, color, marker, label in (
-            (found.reliability_before, INK["c2"], "s", "before calibration"),
-            (found.reliability_after, INK["c1"], "o", "as stated"),
+            (before, INK["c2"], "s", "before calibration"),
+            (after, INK["c1"], "o", "as stated"),
         ):
-            there = bins.count > 0
-            sizes = 14 + 110 * np.sqrt(bins.count[there] / bins.count.sum())
-            axes.plot(bins.confidence[there], bins.accuracy[there], color=color, linewidth=1.2, alpha=0.7)
-            axes.scatter(
-                bins.confidence[there], bins.accuracy[there], sizes, color, marker=marker, label=label, linewidths=0
-            )
+            count, at, shares = _bins(bins)
+            sizes = 14 + 110 * np.sqrt(np.array(count) / sum(count))
+            axes.scatter(at, shares, sizes, color, marker=marker, label=label, linewidths=0)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="stated probability", ylabel="share that was right")
         _percent(axes.xaxis, axes.yaxis)
-        axes.legend(frameon=False, loc="upper left", scatterpoints=1, markerscale=0.7)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, markerscale=0.7)
 
     return Chart(
-        svg("reliability", draw, 3.6),
+        svg("reliability", draw, 3.9),
         "Stated probabilities differ from the share that was right by "
         f"{found.ece_after:.1%} on average; before calibration by {found.ece_before:.1%}. Larger marks are of more answers.",
     )
@@ -146,9 +148,9 @@ def distances(findings: Findings) -> Chart | None:
     def draw(axes: "Axes") -> None:
         shares = np.histogram(np.minimum(known, high), edges)[0] / len(known)
         axes.stairs(shares, edges, fill=True, color=INK["c1"], alpha=0.35, label="known, held out")
-        for (name, far), color, style in zip(sets, (INK["c2"], INK["c3"], INK["c4"]), _STYLES, strict=False):
+        for (name, far), (color, style) in zip(sets, _SETS, strict=False):
             shares = np.histogram(np.minimum(far, high), edges)[0] / len(far)
-            axes.stairs(shares, edges, color=color, linewidth=1.8, linestyle=style, label=_short(name, 34))
+            axes.stairs(shares, edges, color=INK[color], linewidth=1.8, linestyle=style, label=_short(name, 34))
         axes.axvline(limit, color=INK["ink"], linewidth=1.4, label="limit")
         axes.set(xlim=(edges[0], high), xlabel="strangeness; the last bar holds all beyond", ylabel="share of the set")
         _percent(axes.yaxis)
@@ -160,6 +162,12 @@ def distances(findings: Findings) -> Chart | None:
         f"Over the limit are {float((known > limit).mean()):.1%} of the known; of strangers "
         f"{'; '.join(beyond) or 'none, for none were tried'}.",
     )
+
+
+def _bins(found: Reliability) -> tuple[list[int], list[float], list[float]]:
+    """Cases, mean probability, and share that was right, of each bin that has a case."""
+    there = found.count > 0
+    return found.count[there].tolist(), found.confidence[there].tolist(), found.accuracy[there].tolist()
 
 
 def _percent(*which: object) -> None:

@@ -144,14 +144,14 @@ def _enough(counts: Counts, labels: Sequence[str]) -> Finding:
     if least == 0:
         none = sum(count == 0 for count in counts.by_label)
         return Finding(
-            "red", "Enough cases", f"Of {len(labels)} labels, {none} without a validation case, {rarest} among them."
+            "red", "Enough cases", f"Of {len(labels)} labels, {none} have no validation case, {rarest} among them."
         )
     if few:
         return Finding(
             "amber",
             "Enough cases",
-            f"Of {len(labels)} labels, {few} with fewer than {CASES_OF_A_LABEL_MIN} validation cases (the fewest: {rarest}, "
-            f"{least}): what is said of one of them alone is little more than an anecdote.",
+            f"Of {len(labels)} labels, {few} have fewer than {CASES_OF_A_LABEL_MIN} validation cases (the fewest, {least}: "
+            f"{rarest}): what is said of one of them alone is little more than an anecdote.",
         )
     return Finding("ok", "Enough cases", f"Every label has at least {least:,} validation cases, {counts.cases:,} in all.")
 

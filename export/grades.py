@@ -65,7 +65,8 @@ def _weakest(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence
     of = by_label[i]
     high = 1.0 if of.interval is None else of.interval[1]
     told = (
-        f"{labels[i].name}: {of.right:,} of {of.cases:,} cases ({share:.1%}) answered rightly; {found.accuracy:.1%} of all."
+        f"Of label {labels[i].name}, {of.right:,} of {of.cases:,} cases are answered rightly ({share:.1%}); "
+        f"of all, {found.accuracy:.1%}."
     )
     weak = share < found.accuracy - CLASS_GAP_MAX and high < found.accuracy
     return Finding("amber" if weak else "ok", about, told)
@@ -89,8 +90,8 @@ def _accepted(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequenc
         "red",
         about,
         f"For {len(over)} of {len(labels)} labels the error among accepted answers is clearly over {bound:.2%}, the bound "
-        f"of all. {labels[i].name}: {of.accepted_wrong:,} of {of.accepted:,} wrong. Whoever has that label is not served "
-        "as promised.",
+        f"of all. Of label {labels[i].name}, {of.accepted_wrong:,} of {of.accepted:,} are wrong: whoever has it is not "
+        "served as promised.",
     )
 
 

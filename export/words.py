@@ -92,14 +92,14 @@ def limits(findings: "Findings") -> list[str]:
     cases = len(findings.cases.labels)
     label_set = findings.calibration.rule.label_set
     by_class = label_set is not None and label_set.method == "lac_by_class"
-    whose = "the cases of each label together" if by_class else "all cases like these together, not for each label"
+    whose = "the cases of each label together, not for" if by_class else "all cases together, not for each label or"
     told = [
         f"All figures are of the {cases:,} validation cases that the vendor chose. Other devices, other patients and other "
         "times may do worse; the rates of abstaining and of unknown inputs at the site are the first sign of it.",
         "The rules were chosen on the same validation cases that the figures are of, wherever nothing else is said. A "
         "threshold picked among many makes its 95% nominal.",
         "Intervals take cases for independent. Several of one patient make them narrower than they should be.",
-        f"Label sets keep their promise over {whose}; not for each patient.",
+        f"Label sets keep their promise over {whose} each patient.",
         "This is no clinical evaluation: nothing here says what an answer is worth to a patient.",
     ]
     if findings.calibration.rule.unknown is None:
