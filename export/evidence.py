@@ -143,15 +143,14 @@ def _enough(counts: Counts, labels: Sequence[str]) -> Finding:
     rarest = labels[counts.by_label.index(least)]
     if least == 0:
         none = sum(count == 0 for count in counts.by_label)
-        return Finding(
-            "red", "Enough cases", f"Of {len(labels)} labels, {none} have no validation case, {rarest} among them."
-        )
+        sentence = f"There is no validation case of {none} of {len(labels)} labels, {rarest} among them."
+        return Finding("red", "Enough cases", sentence)
     if few:
         return Finding(
             "amber",
             "Enough cases",
-            f"Of {len(labels)} labels, {few} have fewer than {CASES_OF_A_LABEL_MIN} validation cases (the fewest, {least}: "
-            f"{rarest}): what is said of one of them alone is little more than an anecdote.",
+            f"There are fewer than {CASES_OF_A_LABEL_MIN} validation cases of {few} of {len(labels)} labels (the fewest, "
+            f"{least}, of {rarest}): what is said of such a label alone is little more than an anecdote.",
         )
     return Finding("ok", "Enough cases", f"Every label has at least {least:,} validation cases, {counts.cases:,} in all.")
 

@@ -13,7 +13,7 @@ covers one field of a grid after the other, and the top label's probability fall
 Both are of images. Of other kinds the worst cases are told without a map.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,6 +30,7 @@ AMBER_OVER, RED_OVER = 0.5, 0.8
 GRID = 7
 WORST_MAX = 12
 OCCLUSION_RUNS_MAX = 600  # images; 12 maps of 7 × 7
+AT_ONCE_BYTES_MAX = 64 << 20  # of changed copies: forty-nine of a large image would be gigabytes
 
 Run: TypeAlias = Callable[[Images], Floats]
 
@@ -98,13 +99,15 @@ def border_only(run: Run, images: Images, labels: NDArray[np.int64], logits: Flo
     """Of an even choice of at most 2,000 cases."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), BORDER_CASES_MAX)).astype(int))
     height, width = (max(1, round(side * BORDER)) for side in images.shape[1:3])
-    bordered = images[chosen]  # a copy, since places choose it
-    bordered[:, height:-height, width:-width] = mean
-    own = labels[chosen]
+    own, right = labels[chosen], 0
+    for few in _blocks(len(chosen), images[0].nbytes):
+        bordered = images[chosen[few]]  # a copy, since places choose it
+        bordered[:, height:-height, width:-width] = mean
+        right += int((run(bordered).argmax(axis=1) == own[few]).sum())
     return Border(
         cases=len(chosen),
         width=(height, width),
-        border=float((run(bordered).argmax(axis=1) == own).mean()),
+        border=right / len(chosen),
         whole=float((logits[chosen].argmax(axis=1) == own).mean()),
         chance=float(np.bincount(own).max() / len(own)),
     )
@@ -140,9 +143,17 @@ def occluded(run: Run, image: Images, case: Worst, temperature: float, mean: NDA
     """The case with its map. ``image`` is uint8 ``[height, width, channels]``; small ones have a field for each pixel."""
     rows, columns = (np.linspace(0, side, min(GRID, side) + 1).round().astype(int) for side in image.shape[:2])
     fields = [(i, j) for i in range(len(rows) - 1) for j in range(len(columns) - 1)]
-    covered = np.repeat(image[None], len(fields), axis=0)
-    for k, (i, j) in enumerate(fields):
-        covered[k, rows[i] : rows[i + 1], columns[j] : columns[j + 1]] = mean
-    left = probabilities(run(covered), temperature)[:, case.answer]
-    drop = (case.probability - left).reshape(len(rows) - 1, len(columns) - 1)
+    left: list[float] = []
+    for few in _blocks(len(fields), image.nbytes):
+        covered = np.repeat(image[None], len(fields[few]), axis=0)
+        for one, (i, j) in zip(covered, fields[few], strict=True):
+            one[rows[i] : rows[i + 1], columns[j] : columns[j + 1]] = mean
+        left += probabilities(run(covered), temperature)[:, case.answer].tolist()
+    drop = (case.probability - np.array(left)).reshape(len(rows) - 1, len(columns) - 1)
     return Worst(case.place, case.label, case.answer, case.probability, drop)
+
+
+def _blocks(count: int, size_bytes: int) -> Iterator[slice]:
+    """Places 0 to ``count``, as many at a time as may be held at once, and at least one."""
+    step = max(1, AT_ONCE_BYTES_MAX // size_bytes)
+    yield from (slice(start, start + step) for start in range(0, count, step))

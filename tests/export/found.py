@@ -104,11 +104,14 @@ def findings(names: tuple[str, ...] = NAMES, *, groups: bool = True, unknown: bo
     )
 
 
-def words(count: int = 30) -> Findings:
-    """The same of texts and ``count`` labels, without a check for the unknown: what is not there must not be missed."""
+def words(count: int = 30, *, unseen: int = 0) -> Findings:
+    """The same of texts and ``count`` labels, without a check for the unknown: what is not there must not be missed.
+
+    The last ``unseen`` labels have no case.
+    """
     made = findings(unknown=False)
     random = np.random.default_rng(1)
-    labels = np.arange(1500) % count
+    labels = np.arange(1500) % (count - unseen)
     logits = (random.normal(0, 1, (1500, count)) + 6 * np.eye(count)[labels]).astype(np.float32)
     names = tuple(f"answer {i}" for i in range(count))
     cases = Kept(tuple(f"line {i}" for i in range(1500)), (random.integers(0, 99, (1500, 9)),), labels)

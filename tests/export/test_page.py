@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from export import page as pages
+from export.card import card
 from export.findings import Findings
 from export.page import page
 from tests.export import found
@@ -166,6 +167,15 @@ def test_texts_have_a_page_of_what_there_is() -> None:
 def test_many_labels_are_told_by_those_answered_least_well() -> None:
     read = Page(page(found.words(100)))
     assert "The 40 labels answered least well, of 100." in read.text
+
+
+def test_a_label_without_a_case_has_no_figures_and_is_red() -> None:
+    unseen = found.words(12, unseen=1)
+    assert unseen.by_label[11].interval is None
+    read = require_alone(page(unseen))
+    assert "There is no validation case of 1 of 12 labels, answer 11 among them." in read.text
+    assert "answer 11 0 – – 0 0 –" in read.text
+    assert r"| answer 11 | – | 0 | – | – | 0, 0 | – |" in card(unseen)
 
 
 def test_the_same_findings_make_the_same_page(findings: Findings, made: str) -> None:

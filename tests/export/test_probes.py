@@ -100,6 +100,25 @@ def test_runs_are_limited_and_the_images_stay_as_they_were() -> None:
     assert (given == before).all()
 
 
+def test_large_images_are_tried_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, run = images(LABELS, CORNER), looks_at(CORNER)
+    whole = probes.probe(run, given, LABELS, run(given), 1.0)
+    seen: list[int] = []
+
+    def counted(some: Images) -> NDArray[np.float32]:
+        seen.append(len(some))
+        return run(some)
+
+    monkeypatch.setattr(probes, "AT_ONCE_BYTES_MAX", 10 * given[0].nbytes)
+    few = probes.probe(counted, given, LABELS, run(given), 1.0)
+    assert max(seen) == 10
+    assert few.border == whole.border
+    for one, other in zip(few.worst, whole.worst, strict=True):
+        assert one.drop is not None
+        assert other.drop is not None
+        assert (one.drop == other.drop).all()
+
+
 def test_other_kinds_have_worst_cases_and_no_map() -> None:
     def run(some: Images) -> NDArray[np.float32]:
         raise AssertionError("nothing is to be run")
