@@ -14,7 +14,7 @@ next start, from the log (recall.py); a file that a crash has kept from its plac
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,8 +57,8 @@ def utc_now() -> datetime:
 class Acts:
     """What a site remembers, and the one way to change it. Use from one event loop, while its journal is open.
 
-    ``serving`` says which version of each model is active in this process; ``tell`` hears, at every tick, the alarms that
-    are on and what is remembered.
+    ``serving`` says which version of each model is active in this process, and ``drifting`` which alarms what it decides
+    gives rise to; ``tell`` hears, at every tick, the alarms that are on and what is remembered.
     """
 
     def __init__(
@@ -70,11 +70,13 @@ class Acts:
         *,
         clock: Callable[[], datetime] = utc_now,
         serving: Callable[[], Mapping[str, int] | None] = lambda: None,
+        drifting: Callable[[], Iterable[Alarm]] = lambda: (),
         tell: Callable[[Sequence[Alarm], State, datetime], None] = lambda on, state, now: None,
     ) -> None:
         self.state, self.journal = recalled.state, journal
         self._recalled = recalled.acts
         self._site, self._seed, self._clock, self._serving, self._tell = site, seed, clock, serving, tell
+        self._drifting = drifting
         self._lock, self._busy = asyncio.Lock(), False
         self._on: dict[tuple[str, str], Alarm] = {}
 
@@ -144,6 +146,7 @@ class Acts:
         async with self._lock:
             now, serving = self._clock(), self._serving()
             found = await asyncio.to_thread(lambda: list(alarms(self._site, self.state, now, serving)))
+            found += self._drifting()  # not in a thread: calls are counted meanwhile
             on = {(alarm.kind, alarm.subject): alarm for alarm in found}
             for which in on.keys() ^ self._on.keys():
                 alarm, begins = on.get(which) or self._on[which], which in on

@@ -1,4 +1,5 @@
-"""What a person should hear about before it hurts: grants and trust that end, revocations, the clock.
+"""What a person should hear about before it hurts: grants and trust that end, revocations, the clock, thresholds that are
+not the vendor's, inputs that are not those of the validation.
 
 No alarm stops anything. The running appliance looks every minute and says what begins and what ends, in its log, its metrics
 and its audit log; ``appliance check`` says the same of a site.
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from appliance.bundle import grant
 from appliance.bundle.grant import Terms
 from appliance.bundle.policy import Policy
+from appliance.drift import Drift, Share
 from appliance.errors import ApplianceError, NotAdmitted, Revoked, StateError
 from appliance.gate import require_vouched_for
 from appliance.site import Site
@@ -52,12 +54,28 @@ def alarms(site: Site, state: State, now: datetime, serving: Mapping[str, int] |
         except StateError as error:
             yield Alarm("trust_damaged", name, str(error))
     for name, model in state.models.items():
+        for version in (version for version in model.serving if version.override):
+            sentence = f"by an operator's act, and not as its vendor has signed, it {version.override}"
+            yield Alarm("threshold_overridden", f"{name} {version.version}", sentence, urgent=False)
         for active in model.serving[:1]:
             if model.vendor in policies:
                 yield from _active(site, policies[model.vendor], name, active, now)
             if serving is not None and serving.get(name) != active.version:
                 sentence = "it was refused when the appliance started, and answers nobody: activate it again, or another"
                 yield Alarm("not_serving", f"{name} {active.version}", sentence)
+
+
+def drifting(subject: str, drift: Drift) -> Iterator[Alarm]:
+    """What is to be said of a version that serves and decides otherwise than in its validation."""
+    abstains, knows_not = drift.look()
+    if abstains:
+        yield Alarm("drift_abstain", subject, f"it abstains on {_shares(drift.abstained)}", urgent=False)
+    if knows_not:
+        yield Alarm("drift_unknown", subject, f"it takes for unknown {_shares(drift.unknown)}", urgent=False)
+
+
+def _shares(share: Share) -> str:
+    return f"{share.seen:.1%} of its last {share.rows:,} rows, of those of its validation {share.expected:.1%}"
 
 
 def _active(site: Site, policy: Policy, name: str, active: Version, now: datetime) -> Iterator[Alarm]:

@@ -9,7 +9,8 @@ The rules:
 - **The test.** Newcombe's hybrid score interval of the difference between two proportions, those of validation and of the
   window (Statistics in Medicine 17, 1998, p. 873, method 10), so that a small validation is believed as little as it tells.
   The rows of one call are images of one patient more often than not, so the window counts for as many rows as its calls
-  differ like (Rao and Scott, Biometrics 48, 1992, p. 577).
+  differ like (Rao and Scott, Biometrics 48, 1992, p. 577). Where fewer than expected were seen there is little to tell that
+  from, and the rows of a call are taken for one and the same.
 - **The chance of a false alarm.** An alarm begins when the interval at ``BEGINS_Z`` standard errors leaves out no
   difference: for one look at each share, 6 in 100,000. It ends when the one at ``ENDS_Z`` has it again, so that a share that
   stands at the edge does not flap.
@@ -82,17 +83,17 @@ class Drift:
         return Share(expected / self._expected.cases, seen / self._rows if self._rows else 0.0, self._rows)
 
     def _is_off(self, column: int, share: Share, was: bool) -> bool:
-        size = share.rows / self._design_effect(column, share.seen)
+        size = share.rows / self._design_effect(column, share)
         low, high = interval(share.seen, size, share.expected, self._expected.cases, ENDS_Z if was else BEGINS_Z)
         return not low <= 0 <= high
 
-    def _design_effect(self, column: int, share: float) -> float:
+    def _design_effect(self, column: int, share: Share) -> float:
         """By how much more the calls differ than those of single strangers would (Rao and Scott, section 2); 1 or more."""
-        if not 0 < share < 1:
-            return 1.0
-        calls = len(self._calls)
-        spread = sum((call[column] - share * call[0]) ** 2 for call in self._calls) * calls / (calls - 1)
-        return max(1.0, spread / (self._rows * share * (1 - share)))
+        calls, seen = len(self._calls), share.seen
+        if seen <= share.expected or seen == 1:
+            return sum(call[0] ** 2 for call in self._calls) / self._rows
+        spread = sum((call[column] - seen * call[0]) ** 2 for call in self._calls) * calls / (calls - 1)
+        return max(1.0, spread / (self._rows * seen * (1 - seen)))
 
 
 def interval(one: float, one_size: float, other: float, other_size: float, z: float) -> tuple[float, float]:

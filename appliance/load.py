@@ -14,7 +14,7 @@ vendor's answers on this machine. Who may load which version, and when, is the s
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance import memory
 from appliance.bundle.grant import Terms
@@ -27,12 +27,14 @@ from appliance.model import inputs, unknown
 from appliance.model.decision import E6, Judge
 from appliance.model.golden import GoldenCases
 from appliance.model.inputs import Content
+from appliance.override import AS_SIGNED, Override
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
     """A model that may serve. ``card`` is its model card, in Markdown.
 
+    ``judge`` goes by the signed rule but for the thresholds that the site has in the place of its own, ``override``.
     ``golden_margin`` is the largest |Δlogit| of its golden cases here.
     ``load_s`` are the seconds from its file to here, as far as whoever loaded it has counted them.
     """
@@ -46,6 +48,7 @@ class LoadedModel:
     card: str
     golden_margin: float
     load_s: float = 0.0
+    override: Override = AS_SIGNED
 
     @property
     def name(self) -> str:
@@ -60,6 +63,10 @@ class LoadedModel:
         """The outputs a caller may ask for, in order."""
         names = ("probabilities", "logits", "label", "decision")
         return names if self.judge.rule.unknown is None else (*names, "distance")
+
+    def ruled(self, override: Override) -> "LoadedModel":
+        """The same model, deciding by these thresholds where they are not as signed."""
+        return replace(self, judge=replace(self.judge, rule=override.over(self.manifest.decision)), override=override)
 
     def arrange(self, given: Sequence[tuple[str, Content]]) -> tuple[Content, ...]:
         """What was given to each input, in the manifest's order; a single input need not be named. All have as many rows.

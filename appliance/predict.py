@@ -30,7 +30,7 @@ from appliance.engine.queue import Priority
 from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady
 from appliance.load import LoadedModel
 from appliance.model import inputs
-from appliance.model.decision import E6, Judgement
+from appliance.model.decision import E6, Judgement, decide
 from appliance.model.inputs import Content, Encoded, Raw, Rows
 from appliance.servables import Servables
 
@@ -110,6 +110,8 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
             servable = desk.servables.find(request.model, request.version)
             model = servable.model
             entry.model = {"id": model.name, "version": model.version, "digest": model.digest}
+            if model.override:
+                entry.model["override"] = model.override.encode()
             entry.wants_proof = request.wants_proof
             model.require(request.outputs)
             contents = model.arrange(request.inputs)
@@ -126,11 +128,14 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
             if deadline is not None and desk.clock() >= deadline:  # the caller is told so, and the record is to say the same
                 raise DeadlinePassed("The deadline passed before there was an answer.")
             servable.told.count(rows, decode_s, ran.queue_s, ran.run_s)
+            decisions = "".join([decision.letter for decision in judgement.decisions])
             entry.output = {
                 "top": judgement.top.tolist(),
                 "confidence_e6": (judgement.confidence * E6).round().astype(int).tolist(),
-                "decisions": "".join([decision.letter for decision in judgement.decisions]),
+                "decisions": decisions,
             }
+            signed = _as_signed(model, judgement) if model.override else decisions
+            servable.drift.count(rows, signed.count("B"), signed.count("O"))
             entry.run = {
                 "provider": model.session.provider,
                 "decode_us": _microseconds(decode_s),
@@ -222,6 +227,12 @@ def _received(epoch: Epoch, request_id: str, contents: Sequence[Content], form: 
         "epoch": epoch.number,
         "pseudonyms": pseudonyms(keys, ([content.row(i) for content in contents] for i in range(rows))),
     }
+
+
+def _as_signed(model: LoadedModel, judgement: Judgement) -> str:
+    """What the vendor's own rule would have decided: drift is of the inputs, whichever thresholds are on."""
+    decisions = decide(model.manifest.decision, judgement.certainty, judgement.distance)
+    return "".join([decision.letter for decision in decisions])
 
 
 def _sooner(now: float, deadline: float | None, patience_s: float | None) -> float | None:

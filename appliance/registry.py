@@ -1,4 +1,4 @@
-"""What an operator does with models and vendors: install, activate, roll back, take in a vendor's word.
+"""What an operator does with models and vendors: install, activate, roll back, set a threshold, take in a vendor's word.
 
 ::
 
@@ -33,9 +33,10 @@ from appliance.errors import ApplianceError, ConfigError, NewVendor, NotAdmitted
 from appliance.gate import Gate, answering
 from appliance.load import LoadedModel, load
 from appliance.model.decision import E6
+from appliance.override import AS_SIGNED, Override
 from appliance.servables import Servables
 from appliance.site import Installed, Site, repeated
-from appliance.state import VendorState, trust_detail
+from appliance.state import VendorState, Version, trust_detail
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,45 @@ class Registry:
         if self._servables:
             self._servables.keep(name, ())
 
+    async def set_threshold(
+        self,
+        by: Caller,
+        name: str,
+        version: int,
+        wanted: Override,
+        reason: str,
+        *,
+        as_signed: bool = False,
+        request_id: str | None = None,
+    ) -> Override:
+        """Lets a version that serves decide by other thresholds than its vendor has signed, or by those again.
+
+        What is not wanted otherwise stays as it is. Returns what is not as signed from now on.
+
+        Raises:
+            ConfigError: it does not serve, or the model cannot have such a threshold.
+            BundleError: what is installed is not what serves.
+            StateError
+        """
+        async with self.acts.act("model.threshold", by, request_id, reason) as act:
+            by.authorise_model(name)
+            serves, override = self._serving(name, version), AS_SIGNED
+            act.entry.model = {"id": name, "version": version, "digest": serves.digest}
+            if as_signed == bool(wanted):
+                raise ConfigError(
+                    "say which thresholds are to count: one or two of this site's own, or those that are signed"
+                )
+            if wanted:
+                gate = await self._gate(act.now)
+                genuine = gate.verify(self._site.find(name, version).head())
+                if genuine.digest != serves.digest:
+                    raise NotAdmitted("The installed bundle is not the one that was activated.")
+                override = serves.override.then(wanted, genuine.manifest.decision)
+            act.entry.tell(**override.encode())
+        if self._servables:
+            self._servables.rule(serves.digest, override)
+        return override
+
     async def remove(self, by: Caller, name: str, version: int, request_id: str | None = None) -> None:
         """Deletes the files of a version that does not serve. Raises ConfigError where it does, or is not installed."""
         async with self.acts.act("model.remove", by, request_id) as act:
@@ -179,7 +219,7 @@ class Registry:
                     if active:
                         refusals.append(_without_traces(error))
                 else:
-                    self._servables.put(model, active=active)
+                    self._servables.put(model.ruled(version.override), active=active)
         return refusals
 
     # --- vendors -----------------------------------------------------------------------------------------------------
@@ -241,6 +281,12 @@ class Registry:
 
     async def _gate(self, now: datetime | None) -> Gate:
         return Gate(self.acts.state, await asyncio.to_thread(self.acts.policies), self._key, now)
+
+    def _serving(self, name: str, version: int) -> Version:
+        """Raises ConfigError where a version does not serve."""
+        if version in answering(self._site, self.acts.state, name, self._versions_max):
+            return next(found for found in self.acts.state.models[name].serving if found.version == version)
+        raise ConfigError(f"version {version} of {repeated(name)} does not serve")
 
     def _require_no_other(self, genuine: Genuine) -> None:
         """Raises NotAdmitted where another bundle is installed as this one's version; the same may have other signatures."""

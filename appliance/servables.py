@@ -13,9 +13,11 @@ from time import perf_counter_ns, time_ns
 from typing import Protocol
 
 from appliance.bundle.grant import Terms
+from appliance.drift import Drift
 from appliance.engine.batcher import Batcher
 from appliance.errors import UnknownModel
 from appliance.load import LoadedModel
+from appliance.override import Override
 
 
 @dataclass(slots=True)
@@ -44,12 +46,16 @@ class Told:
 
 @dataclass(eq=False, slots=True)
 class Servable:
-    """A loaded model, and the batcher in front of it."""
+    """A loaded model, and the batcher in front of it; what it has decided is counted from its first answer on."""
 
     model: LoadedModel
     batcher: Batcher
     ending: "asyncio.Event | None" = None
     told: Told = field(default_factory=Told)
+    drift: Drift = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.drift = Drift(self.model.manifest.decision.expected)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -137,6 +143,12 @@ class Servables:
         for servable in self:
             if servable.model.digest == digest:
                 servable.model = replace(servable.model, terms=terms)
+
+    def rule(self, digest: str, override: Override) -> None:
+        """Gives a model that serves its thresholds; a call that has found it keeps those that it has found."""
+        for servable in self:
+            if servable.model.digest == digest:
+                servable.model = servable.model.ruled(override)
 
     async def drain(self) -> None:
         """Answers what was accepted, and ends everything."""

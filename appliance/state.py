@@ -21,6 +21,8 @@ from appliance.bundle.enrolment import derive
 from appliance.canonical import format_time, parse_time
 from appliance.config import VERSIONS_MAX
 from appliance.errors import NotAdmitted, RolledBack, StateError
+from appliance.override import AS_SIGNED, Override
+from appliance.override import decode as decode_override
 
 CLOCK_SLACK = timedelta(minutes=5)
 FORMAT = 1
@@ -29,8 +31,11 @@ EMPTY_LOG_ROOT = hashlib.sha256(b"").hexdigest()  # RFC 6962 section 2.1
 
 @dataclass(frozen=True, slots=True)
 class Version:
+    """A version that serves, and the thresholds that it has here. Each activation begins with those that are signed."""
+
     version: int
     digest: str
+    override: Override = AS_SIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,13 @@ class State:
             case "model.deactivate" if model and model["id"] in self.models:
                 off = replace(self.models[model["id"]], serving=())
                 return replace(self, models={**self.models, model["id"]: off})
+            case "model.threshold" if model and detail and model["id"] in self.models:
+                known, override = self.models[model["id"]], decode_override(detail)
+                which = (model["version"], model["digest"])
+                serving = tuple(
+                    replace(v, override=override) if (v.version, v.digest) == which else v for v in known.serving
+                )
+                return replace(self, models={**self.models, model["id"]: replace(known, serving=serving)})
             case "trust.update" if detail:
                 said = {name: value for name, value in detail.items() if name != "vendor"}
                 vendor = VendorState(**said | {"expires": parse_time(said["expires"])})
@@ -148,6 +160,8 @@ def trust_detail(name: str, vendor: VendorState) -> dict[str, int | str]:
 def encode(state: State, seed: bytes) -> bytes:
     """The file's bytes; ``seed`` is the appliance's."""
     said = asdict(state)
+    for name, model in state.models.items():
+        said["models"][name]["serving"] = [_said(version) for version in model.serving]
     for vendor in said["vendors"].values():
         vendor["expires"] = format_time(vendor["expires"])
     log = {"size": said.pop("log_size"), "root": said.pop("log_root")}
@@ -183,7 +197,17 @@ def decode(data: bytes, seed: bytes) -> State:
 
 
 def _model(vendor: str, highest: int, floor: int, serving: list[dict[str, Any]]) -> ModelState:
-    return ModelState(vendor, highest, floor, tuple(Version(**version) for version in serving))
+    return ModelState(vendor, highest, floor, tuple(_version(**version) for version in serving))
+
+
+def _version(version: int, digest: str, override: Mapping[str, Any] | None = None) -> Version:
+    return Version(version, digest, AS_SIGNED if override is None else decode_override(override))
+
+
+def _said(version: Version) -> dict[str, Any]:
+    """Of a version that decides as signed no more than that is said, as by an appliance that knew of nothing else."""
+    said: dict[str, Any] = {"version": version.version, "digest": version.digest}
+    return said | {"override": version.override.encode()} if version.override else said
 
 
 def _mac(said: Mapping[str, Any], seed: bytes) -> str:

@@ -13,6 +13,7 @@ from appliance import memory
 from appliance.access import Access
 from appliance.acts import Acts, utc_now
 from appliance.admission import Allowance
+from appliance.alarms import Alarm, drifting
 from appliance.audit.checkpoint import LogKey
 from appliance.audit.journal import Journal, Watcher
 from appliance.audit.pseudonym import Epoch
@@ -119,7 +120,10 @@ async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
         ends = Ends()
         servables = Servables(lambda model: _batcher(config, model, metrics, ends), metrics)
         known = recall(site, seed, log)
-        acts = Acts(site, seed, log, known, serving=lambda: servables.active, tell=metrics.alarmed)
+        acts = Acts(
+            site, seed, log, known,
+            serving=lambda: servables.active, drifting=lambda: _drifting(servables), tell=metrics.alarmed,
+        )  # fmt: skip
         registry = Registry(
             acts, site, RecipientKey.of(seed), hardware(config), servables=servables, versions_max=config.engine.versions_max
         )
@@ -163,6 +167,11 @@ def _batcher(config: Config, model: LoadedModel, metrics: Metrics, ends: Ends) -
         on_batch=lambda rows: metrics.batch_run(model.name, rows),
         on_broken=lambda: ends.fail(EngineFailed(f"Model {model.name} cannot be run any more; the appliance has stopped.")),
     )
+
+
+def _drifting(servables: Servables) -> Iterator[Alarm]:
+    for servable in servables:
+        yield from drifting(f"{servable.model.name} {servable.model.version}", servable.drift)
 
 
 def _enter_empty_folder(config: Config) -> None:

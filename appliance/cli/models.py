@@ -2,6 +2,7 @@
 
 import unicodedata
 from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import click
@@ -16,8 +17,30 @@ from appliance.cli.operator import operator
 from appliance.cli.options import FILE, JSON, REASON, SITE, read_site
 from appliance.errors import BundleError, ConfigError
 from appliance.gate import answering
+from appliance.override import AS_SIGNED, E6, Override
+from appliance.server.administration import override_of
+from appliance.v1 import administration_pb2 as pb
 
 VERSION = click.IntRange(1, VERSION_MAX)
+
+
+class Millionths(click.ParamType):
+    """A number with at most six decimals, as a whole number of millionths: a threshold is what was typed, exactly."""
+
+    name = "number"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        try:
+            scaled = Decimal(str(value)) * E6
+            if scaled == scaled.to_integral_value() and abs(scaled) <= NUMBER_E6_MAX:
+                return int(scaled)
+        except InvalidOperation:
+            pass
+        raise click.BadParameter("a threshold is a number with at most six decimals", context, parameter)
+
+
+NUMBER_E6_MAX = 10**15
+NUMBER = Millionths()
 
 
 @click.group("models")
@@ -81,6 +104,30 @@ def deactivate(site: Path, name: str, reason: str) -> None:
     click.echo(f"{name} is not active any more.")
 
 
+@command.command("threshold")
+@SITE
+@click.argument("name")
+@click.argument("version", type=VERSION)
+@click.option("--accept-at-least", type=NUMBER, help="Accept an answer whose score is at least this; others abstain.")
+@click.option("--reject-above", type=NUMBER, help="Take an input for unknown whose distance is above this.")
+@click.option("--as-signed", is_flag=True, help="Decide as the vendor has signed again.")
+@REASON
+def threshold(
+    site: Path, name: str, version: int, accept_at_least: int | None, reject_above: int | None, as_signed: bool, reason: str
+) -> None:
+    """Let a version that answers decide by another threshold than its vendor has signed.
+
+    A threshold that is not named stays as it is. All of them are as signed again after --as-signed, and when a version is
+    activated.
+    """
+    wanted = pb.Override(accept_at_least_e6=accept_at_least, reject_above_e6=reject_above)
+    if as_signed == bool(wanted.ListFields()):
+        raise click.UsageError("Give --accept-at-least, --reject-above or both; or --as-signed alone.")
+    with operator(read_site(site)) as acts:
+        found = acts.set_threshold(name, version, None if as_signed else wanted, reason)
+    click.echo(f"{name} version {version} {override_of(found.override)}.")
+
+
 @command.command("remove")
 @SITE
 @click.argument("name")
@@ -115,7 +162,8 @@ def card(site: Path, as_json: bool, name: str, version: int | None) -> None:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One version that is installed, or should be. ``state`` is ``active``, ``kept`` (answers who asks for this version), or
-    empty, as of what is activated: ``check`` says what is wrong with it.
+    empty, as of what is activated: ``check`` says what is wrong with it. ``override`` are the thresholds that are not as
+    signed, in millionths.
     """
 
     name: str
@@ -124,6 +172,7 @@ class Row:
     digest: str
     revoked: str
     granted_until: str
+    override: dict[str, int]
 
 
 @command.command("list")
@@ -135,9 +184,10 @@ def list_models(site: Path, as_json: bool) -> None:
     if as_json:
         echo_json([asdict(row) for row in rows])
         return
-    table = Table("model", "version", "state", "digest", "revoked", "granted until")
+    table = Table("model", "version", "state", "digest", "revoked", "granted until", "thresholds")
     for row in rows:
-        table.add_row(row.name, str(row.version), row.state, row.digest[:16], row.revoked, row.granted_until)
+        decides = str(Override(**row.override)) if row.override else "as signed" if row.state else ""
+        table.add_row(row.name, str(row.version), row.state, row.digest[:16], row.revoked, row.granted_until, decides)
     Console().print(table)
 
 
@@ -147,15 +197,17 @@ def _rows(folder: Path) -> list[Row]:
     policies, versions_max = {policy.vendor: policy for policy in site.policies(state)}, settings.engine.versions_max
     serving = {name: answering(site, state, name, versions_max) for name in state.models}
     installed = {(found.name, found.version) for found in site.installed()}
+    overrides = {(name, v.version): v.override for name, model in state.models.items() for v in model.serving}
     rows = []
     for name, version in sorted(installed | {(name, version) for name, those in serving.items() for version in those}):
+        override = overrides.get((name, version), AS_SIGNED).encode()
         answers = "" if version not in serving.get(name, ()) else "active" if version == serving[name][0] else "kept"
         try:
             given = grants.read(site.find(name, version).permit(), list(policies.values()))
         except (BundleError, ConfigError) as error:
-            rows.append(Row(name, version, answers, "", "", str(error)))
+            rows.append(Row(name, version, answers, "", "", str(error), override))
             continue
         digest, until = given.terms.manifest_sha256, f"{given.terms.not_after:%Y-%m-%d}"
         listing = policies[given.vendor].bundles.get(digest)
-        rows.append(Row(name, version, answers, digest, (listing and listing.revoked) or "", until))
+        rows.append(Row(name, version, answers, digest, (listing and listing.revoked) or "", until, override))
     return rows

@@ -16,7 +16,7 @@ from appliance.cards import Cards
 from appliance.client import Client
 from appliance.config import Config
 from appliance.registry import InstalledModel, Registry
-from appliance.server.administration import audit_records, described
+from appliance.server.administration import audit_records, described, override_message, override_of
 from appliance.site import Site
 from appliance.v1 import administration_pb2 as pb
 
@@ -32,6 +32,9 @@ class Operator(Protocol):
     def activate_model(self, name: str, version: int) -> str: ...
     def roll_back_model(self, name: str, version: int, reason: str) -> str: ...
     def deactivate_model(self, name: str, reason: str) -> None: ...
+    def set_threshold(
+        self, name: str, version: int, override: pb.Override | None, reason: str
+    ) -> pb.SetThresholdResponse: ...
     def remove_model(self, name: str, version: int) -> None: ...
     def update_trust(self, files: Mapping[str, bytes], fingerprint: str = "") -> pb.UpdateTrustResponse: ...
     def accept_state(self, reason: str) -> None: ...
@@ -93,6 +96,13 @@ class _AtRest:
 
     def deactivate_model(self, name: str, reason: str) -> None:
         self._act(lambda registry: registry.deactivate(OPERATOR, name, reason))
+
+    def set_threshold(self, name: str, version: int, override: pb.Override | None, reason: str) -> pb.SetThresholdResponse:
+        wanted, as_signed = override_of(override or pb.Override()), override is None
+        found = self._act(
+            lambda registry: registry.set_threshold(OPERATOR, name, version, wanted, reason, as_signed=as_signed)
+        )
+        return pb.SetThresholdResponse(override=override_message(found))
 
     def remove_model(self, name: str, version: int) -> None:
         self._act(lambda registry: registry.remove(OPERATOR, name, version))

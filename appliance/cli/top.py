@@ -20,6 +20,7 @@ from appliance.errors import ConfigError
 
 METRICS_BYTES_MAX, METRICS_S_MAX = 8 << 20, 5
 _DECISIONS = ("accept", "abstain", "out_of_distribution")
+_SHARES = ("appliance_share", "appliance_share_expected")
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -102,7 +103,8 @@ def _means(before: Reading, now: Reading) -> dict[tuple[str, ...], float]:
 
 def _models(now: Reading, rows: Mapping[tuple[str, ...], float], means: Mapping[tuple[str, ...], float]) -> Table:
     table = Table(title="models", title_justify="left", expand=True)
-    for column in ("model", "version", "on", "rows/s", "accept", "abstain", "unknown", "decode ms", "queue ms", "run ms"):
+    decisions = ("accept", "abstain", "unknown", "abstain lately (expected)", "unknown lately (expected)")
+    for column in ("model", "version", "on", "rows/s", *decisions, "decode ms", "queue ms", "run ms"):
         table.add_column(column, justify="left" if column in ("model", "on") else "right")
     table.add_column("waiting", justify="right")
     for model, version, provider in sorted(now.by("appliance_model_info", "model", "version", "provider")):
@@ -110,9 +112,17 @@ def _models(now: Reading, rows: Mapping[tuple[str, ...], float], means: Mapping[
         waiting = now.by("appliance_queue_rows", "model", "version").get((model, version), 0.0)
         stages = [f"{means.get((model, stage), 0.0):.1f}" for stage in ("decode", "queue", "run")]
         shares = [f"{share / sum(decided):.0%}" if sum(decided) else "–" for share in decided]
+        lately = [_lately(now, model, version, decision) for decision in _DECISIONS[1:]]
         on = provider.removesuffix("ExecutionProvider")
-        table.add_row(model, version, on, f"{sum(decided):.1f}", *shares, *stages, f"{waiting:.0f}")
+        table.add_row(model, version, on, f"{sum(decided):.1f}", *shares, *lately, *stages, f"{waiting:.0f}")
     return table
+
+
+def _lately(now: Reading, model: str, version: str, decision: str) -> str:
+    """The share of the last 1,000 rows, and what it was in validation."""
+    which = ("model", "version", "decision")
+    seen, expected = (now.by(name, *which).get((model, version, decision), 0.0) for name in _SHARES)
+    return f"{seen:.1%} ({expected:.1%})"
 
 
 def _calls(calls: Mapping[tuple[str, ...], float]) -> Table:

@@ -137,6 +137,16 @@ class Client:
         """Lets a model answer nobody."""
         self._act(self._administration.DeactivateModel, admin.DeactivateModelRequest(name=name, reason=reason))
 
+    def set_threshold(
+        self, name: str, version: int, override: admin.Override | None, reason: str
+    ) -> admin.SetThresholdResponse:
+        """Lets a version that serves decide by some thresholds of the site's own; None: by the signed ones again."""
+        request = admin.SetThresholdRequest(
+            name=name, version=version, override=override, as_signed=override is None, reason=reason
+        )
+        response: admin.SetThresholdResponse = self._act(self._administration.SetThreshold, request)
+        return response
+
     def remove_model(self, name: str, version: int) -> None:
         """Deletes a version that does not serve."""
         self._act(self._administration.RemoveModel, admin.RemoveModelRequest(name=name, version=version))

@@ -72,18 +72,25 @@ class Judge:
         rule, temperature = self.rule, self.rule.temperature_e6 / E6
         calibrated = probabilities(logits, temperature)
         sureness = certainty(rule.accept.score, logits, calibrated, temperature)
-        sure = (sureness >= rule.accept.at_least_e6 / E6).tolist()
-        unknown, distance = [False] * len(sure), None
+        distance = None
         if rule.unknown is not None and self.detector is not None and embedding is not None:
             distance = self.detector.distance(embedding, logits)
-            # Written so that a NaN, of an embedding that overflowed, counts as unknown.
-            unknown = (~(distance <= rule.unknown.reject_above_e6 / E6)).tolist()
-        decisions = tuple(
-            Decision.OUT_OF_DISTRIBUTION if u else Decision.ACCEPT if s else Decision.ABSTAIN
-            for u, s in zip(unknown, sure, strict=True)
-        )
+        decisions = decide(rule, sureness, distance)
         sets = None if rule.label_set is None else label_sets(rule.label_set, calibrated)
         return Judgement(logits, calibrated, calibrated.argmax(axis=1), sureness, distance, decisions, sets)
+
+
+def decide(rule: DecisionRule, certainty: NDArray[np.float64], distance: NDArray[np.float64] | None) -> tuple[Decision, ...]:
+    """What a rule makes of each row's certainty and distance, float64 ``[N]`` each."""
+    sure = (certainty >= rule.accept.at_least_e6 / E6).tolist()
+    unknown = [False] * len(sure)
+    if rule.unknown is not None and distance is not None:
+        # Written so that a NaN, of an embedding that overflowed, counts as unknown.
+        unknown = (~(distance <= rule.unknown.reject_above_e6 / E6)).tolist()
+    return tuple(
+        Decision.OUT_OF_DISTRIBUTION if u else Decision.ACCEPT if s else Decision.ABSTAIN
+        for u, s in zip(unknown, sure, strict=True)
+    )
 
 
 def label_sets(rule: LabelSetRule, calibrated: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from appliance.audit.record import new_request_id
 from appliance.canonical import format_time
 from appliance.cards import Card, Cards
 from appliance.errors import InvalidInput, Overloaded
+from appliance.override import Override
 from appliance.predict import Call, Desk, act, inquire
 from appliance.registry import Registry
 from appliance.servables import Servable
@@ -133,6 +134,23 @@ class Administration:
 
         return await self._act(context, "DeactivateModel", deactivate)
 
+    async def SetThreshold(  # noqa: N802
+        self, request: pb.SetThresholdRequest, context: Context
+    ) -> pb.SetThresholdResponse:
+        async def set_threshold(by: Caller, call: Call) -> pb.SetThresholdResponse:
+            found = await self._registry.set_threshold(
+                by,
+                request.name,
+                request.version,
+                override_of(request.override),
+                request.reason,
+                as_signed=request.as_signed,
+                request_id=call.request_id,
+            )
+            return pb.SetThresholdResponse(override=override_message(found))
+
+        return await self._act(context, "SetThreshold", set_threshold)
+
     async def RemoveModel(  # noqa: N802
         self, request: pb.RemoveModelRequest, context: Context
     ) -> pb.RemoveModelResponse:
@@ -236,6 +254,16 @@ def audit_records(directory: Path, size: int, request: pb.ReadAuditRequest) -> I
         yield pb.AuditRecord(index=found.index, record=found.data, receipt=found.receipt() if request.receipts else b"")
 
 
+def override_message(override: Override) -> pb.Override | None:
+    return pb.Override(**override.encode()) if override else None
+
+
+def override_of(message: pb.Override) -> Override:
+    """What a message says; one that is absent says nothing."""
+    said = {field.name: value for field, value in message.ListFields()}
+    return Override(**said)
+
+
 async def _next(requests: AsyncIterator[T | None]) -> T | None:
     """The next message of a stream, None at its end. Raises InvalidInput where it does not come, or is none."""
     try:
@@ -258,4 +286,5 @@ def _model(servable: Servable, active: dict[str, int]) -> pb.Model:
         grant_not_after=format_time(model.terms.not_after),
         active=active.get(model.name) == model.version,
         vendor=model.vendor,
+        override=override_message(model.override),
     )

@@ -16,11 +16,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make
 
 from appliance.alarms import Alarm
 from appliance.audit.record import Entry
+from appliance.drift import Drift, Share
 from appliance.servables import Servable
 from appliance.state import State
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STAGES = ("decode", "queue", "run")
+_SHARES: dict[str, Callable[[Drift], Share]] = {"abstain": lambda d: d.abstained, "out_of_distribution": lambda d: d.unknown}
 _DECISIONS = {"A": "accept", "B": "abstain", "O": "out_of_distribution"}
 
 
@@ -51,6 +53,9 @@ class Metrics:
         self._model = Gauge("appliance_model_info", "1 for a model that serves", [*model, "digest", "provider"], registry=r)
         self._load_s = Gauge("appliance_model_load_seconds", "Bundle to ready", model, registry=r)
         self._margin = Gauge("appliance_golden_margin", "Largest golden |delta logit| here", model, registry=r)
+        share = [*model, "decision"]
+        self._share = Gauge("appliance_share", "Of the last rows, by the signed rule", share, registry=r)
+        self._share_expected = Gauge("appliance_share_expected", "The same in validation", share, registry=r)
         self._grant_s = Gauge("appliance_grant_seconds_remaining", "Until the grant's last day", model, registry=r)
         self._certificate_s = Gauge(
             "appliance_certificate_seconds_remaining", "Until the server's certificate ends", registry=r
@@ -104,6 +109,9 @@ class Metrics:
         self._margin.labels(*which).set(model.golden_margin)
         self._queue_rows.labels(*which).set_function(lambda: float(batcher.queue_rows))
         self._queue_bytes.labels(*which).set_function(lambda: float(batcher.queue_bytes))
+        for decision, of in _SHARES.items():
+            self._share.labels(*which, decision).set_function(lambda of=of: of(servable.drift).seen)
+            self._share_expected.labels(*which, decision).set(of(servable.drift).expected)
         remaining = lambda: (servable.model.terms.not_after - datetime.now(UTC)).total_seconds()  # noqa: E731
         self._grant_s.labels(*which).set_function(remaining)
 
@@ -113,6 +121,9 @@ class Metrics:
         self._model.remove(*which, model.digest, model.session.provider)
         for gauge in (self._load_s, self._margin, self._queue_rows, self._queue_bytes, self._grant_s):
             gauge.remove(*which)
+        for decision in _SHARES:
+            self._share.remove(*which, decision)
+            self._share_expected.remove(*which, decision)
 
     def certificate(self, not_after: datetime) -> None:
         self._certificate_s.set_function(lambda: (not_after - datetime.now(UTC)).total_seconds())

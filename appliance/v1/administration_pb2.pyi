@@ -11,7 +11,7 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "digest", "intended_use", "labels", "provider", "grant_not_after", "active", "vendor")
+    __slots__ = ("name", "version", "digest", "intended_use", "labels", "provider", "grant_not_after", "active", "vendor", "override")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class Model(_message.Message):
     GRANT_NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     VENDOR_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     digest: str
@@ -30,7 +31,16 @@ class Model(_message.Message):
     grant_not_after: str
     active: bool
     vendor: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., grant_not_after: _Optional[str] = ..., active: _Optional[bool] = ..., vendor: _Optional[str] = ...) -> None: ...
+    override: Override
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., intended_use: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., grant_not_after: _Optional[str] = ..., active: _Optional[bool] = ..., vendor: _Optional[str] = ..., override: _Optional[_Union[Override, _Mapping]] = ...) -> None: ...
+
+class Override(_message.Message):
+    __slots__ = ("accept_at_least_e6", "reject_above_e6")
+    ACCEPT_AT_LEAST_E6_FIELD_NUMBER: _ClassVar[int]
+    REJECT_ABOVE_E6_FIELD_NUMBER: _ClassVar[int]
+    accept_at_least_e6: int
+    reject_above_e6: int
+    def __init__(self, accept_at_least_e6: _Optional[int] = ..., reject_above_e6: _Optional[int] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)
@@ -133,6 +143,26 @@ class DeactivateModelRequest(_message.Message):
 class DeactivateModelResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class SetThresholdRequest(_message.Message):
+    __slots__ = ("name", "version", "override", "as_signed", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
+    AS_SIGNED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    override: Override
+    as_signed: bool
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., override: _Optional[_Union[Override, _Mapping]] = ..., as_signed: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SetThresholdResponse(_message.Message):
+    __slots__ = ("override",)
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
+    override: Override
+    def __init__(self, override: _Optional[_Union[Override, _Mapping]] = ...) -> None: ...
 
 class RemoveModelRequest(_message.Message):
     __slots__ = ("name", "version")

@@ -69,6 +69,11 @@ class AdministrationStub:
                 request_serializer=appliance_dot_v1_dot_administration__pb2.DeactivateModelRequest.SerializeToString,
                 response_deserializer=appliance_dot_v1_dot_administration__pb2.DeactivateModelResponse.FromString,
                 _registered_method=True)
+        self.SetThreshold = channel.unary_unary(
+                '/appliance.v1.Administration/SetThreshold',
+                request_serializer=appliance_dot_v1_dot_administration__pb2.SetThresholdRequest.SerializeToString,
+                response_deserializer=appliance_dot_v1_dot_administration__pb2.SetThresholdResponse.FromString,
+                _registered_method=True)
         self.RemoveModel = channel.unary_unary(
                 '/appliance.v1.Administration/RemoveModel',
                 request_serializer=appliance_dot_v1_dot_administration__pb2.RemoveModelRequest.SerializeToString,
@@ -145,6 +150,13 @@ class AdministrationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetThreshold(self, request, context):
+        """Lets a version that serves decide by other thresholds than its vendor has signed, or by those again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveModel(self, request, context):
         """Deletes a version that does not serve.
         """
@@ -210,6 +222,11 @@ def add_AdministrationServicer_to_server(servicer, server):
                     servicer.DeactivateModel,
                     request_deserializer=appliance_dot_v1_dot_administration__pb2.DeactivateModelRequest.FromString,
                     response_serializer=appliance_dot_v1_dot_administration__pb2.DeactivateModelResponse.SerializeToString,
+            ),
+            'SetThreshold': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetThreshold,
+                    request_deserializer=appliance_dot_v1_dot_administration__pb2.SetThresholdRequest.FromString,
+                    response_serializer=appliance_dot_v1_dot_administration__pb2.SetThresholdResponse.SerializeToString,
             ),
             'RemoveModel': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveModel,
@@ -421,6 +438,33 @@ class Administration:
             '/appliance.v1.Administration/DeactivateModel',
             appliance_dot_v1_dot_administration__pb2.DeactivateModelRequest.SerializeToString,
             appliance_dot_v1_dot_administration__pb2.DeactivateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetThreshold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appliance.v1.Administration/SetThreshold',
+            appliance_dot_v1_dot_administration__pb2.SetThresholdRequest.SerializeToString,
+            appliance_dot_v1_dot_administration__pb2.SetThresholdResponse.FromString,
             options,
             channel_credentials,
             insecure,
