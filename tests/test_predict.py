@@ -26,7 +26,9 @@ from appliance.errors import (
     Unauthenticated,
     UnknownModel,
 )
+from appliance.model.decision import Decision
 from appliance.model.inputs import Raw
+from appliance.override import AS_SIGNED, Override
 from appliance.predict import Call, Desk, Request, act, inquire, predict
 from tests import forge
 from tests.audit import logs
@@ -35,6 +37,11 @@ from tests.isolation.desk import EPOCH, METHOD, SPKI, call, desk_of, encoded, mo
 
 ONE = numbered(1, 1)
 PNG = forge.png(ONE[0])
+SURE = next(
+    images
+    for images in (numbered(n, 1) for n in range(100))
+    if model().judge.judge(forge.logits(images), None).confidence > 0.6
+)
 ROWS_MAX = 1024  # of a request
 NOBODY = "Mary Nobody *1970"
 
@@ -109,6 +116,40 @@ def test_encoded_images_are_on_record_by_their_bytes_as_received(tmp_path: Path)
     [key] = EPOCH.row_keys(record["request_id"], 1)
     name = hmac.new(key or b"", PNG, hashlib.sha256).hexdigest()[:32]
     assert record["input"] == {"form": "encoded", "rows": 1, "bytes": len(PNG), "epoch": 1, "pseudonyms": [name]}
+
+
+@pytest.mark.parametrize("override", [AS_SIGNED, Override(accept_at_least_e6=0), Override(accept_at_least_e6=1_000_000)])
+def test_the_record_says_where_a_threshold_of_the_sites_own_has_decided(tmp_path: Path, override: Override) -> None:
+    """And drift is told from what the signed one would have decided."""
+    images = np.concatenate([np.full((1, 8, 8, 1), grey, np.uint8) for grey in range(200)])  # of which some are doubtful
+    signed = model().judge.judge(forge.logits(images), None).decisions.count(Decision.ABSTAIN)
+    assert 0 < signed < 200
+
+    async def act(desk: Desk) -> None:
+        desk.servables.rule(model().digest, override)
+        found = await predict(desk, call(), raw(images))
+        abstained = {AS_SIGNED: signed, Override(0): 0}.get(override, 200)
+        assert found.judgement.decisions.count(Decision.ABSTAIN) == abstained
+        assert desk.servables.find("forged").drift.abstained.seen == signed / 200
+
+    [record] = at_the_desk(tmp_path / "log", act)
+    said = {"id": "forged", "version": 1, "digest": model().digest}
+    assert record["model"] == (said | {"override": override.encode()} if override else said)
+
+
+def test_a_call_that_is_under_way_is_decided_as_it_began(tmp_path: Path) -> None:
+    runner = PuppetRunner()
+
+    async def act(desk: Desk) -> None:
+        waiting = asyncio.ensure_future(predict(desk, call(), raw(SURE)))
+        await runner.gate.entered()
+        desk.servables.rule(model().digest, Override(accept_at_least_e6=1_000_000))
+        runner.gate.open()
+        assert (await waiting).judgement.decisions == (Decision.ACCEPT,)
+        assert (await predict(desk, call(), raw(SURE))).judgement.decisions == (Decision.ABSTAIN,)
+
+    first, second = at_the_desk(tmp_path / "log", act, runner=runner)
+    assert ("override" in first["model"], "override" in second["model"]) == (False, True)
 
 
 # --- refused ---------------------------------------------------------------------------------------------------------

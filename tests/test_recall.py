@@ -15,6 +15,7 @@ from appliance.audit import journal as journals
 from appliance.audit import segment
 from appliance.audit.record import Entry
 from appliance.errors import AuditLogError, StateError
+from appliance.override import AS_SIGNED, Override
 from appliance.registry import Registry
 from appliance.site import Site
 from appliance.state import trust_detail
@@ -151,6 +152,22 @@ def test_crash_between_the_record_and_the_state_is_made_good(site: ForgedSite, m
     at_rest(site, roll_back(1))
     assert remembered(site) == [1]
     assert site.state.highest("forged") == 2
+
+
+def test_a_threshold_between_the_record_and_the_state_is_made_good(
+    site: ForgedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_rest(site, activate(2))
+    set_threshold: Work = lambda registry: registry.set_threshold(  # noqa: E731
+        OPERATOR, "forged", 2, Override(800_000), "a reason"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(Site, "remember", lambda *_: None)
+        at_rest(site, set_threshold)
+    assert [version.override for version in site.state.models["forged"].serving] == [AS_SIGNED]
+    registry = at_rest(site, nothing)
+    assert [version.override for version in registry.acts.state.models["forged"].serving] == [Override(800_000)]
+    assert (records(site)[-1]["event"], records(site)[-1]["detail"]) == ("state.recall", {"acts": 1})
 
 
 def test_log_that_was_put_back_to_an_older_copy_shows(site: ForgedSite) -> None:

@@ -42,6 +42,7 @@ from appliance.errors import (
     WrongKey,
 )
 from appliance.load import LoadedModel
+from appliance.override import AS_SIGNED, Override
 from appliance.recall import recall
 from appliance.registry import Registry
 from appliance.servables import Servables
@@ -82,6 +83,19 @@ class Desk:
 
     async def roll_back(self, version: int, name: str = "forged", reason: str = "a reason") -> None:
         await self.registry.roll_back(OPERATOR, name, version, reason)
+
+    async def set_threshold(
+        self, version: int, wanted: Override, reason: str = "a reason", *, as_signed: bool = False
+    ) -> None:
+        await self.registry.set_threshold(OPERATOR, "forged", version, wanted, reason, as_signed=as_signed)
+
+    def override(self, version: int) -> Override:
+        """What a version decides by now; what is remembered of it says the same."""
+        model = self.servables.find("forged", version).model
+        known = self.registry.acts.state.models["forged"].serving
+        assert [v.override for v in known if v.version == version] == [model.override]
+        assert model.judge.rule == model.override.over(model.manifest.decision)
+        return model.override
 
     async def take_in(self, repository: Path | None = None, fingerprint: str = "") -> None:
         medium = trust.read_medium(repository or self.site.medium)
@@ -238,6 +252,123 @@ def test_what_is_not_older_is_no_rollback(tmp_path: Path, version: int) -> None:
             await desk.roll_back(version)
 
     on_desk(tmp_path, work, vendor.version(2), vendor.version(3), vendor=vendor)
+
+
+# --- thresholds ------------------------------------------------------------------------------------------------------
+
+
+def test_a_threshold_is_a_deliberate_act_with_a_reason_on_record(tmp_path: Path) -> None:
+    vendor = Forge()
+
+    async def work(desk: Desk) -> None:
+        await desk.activate(1)
+        found = desk.servables.find("forged").model
+        await desk.set_threshold(1, Override(800_000), "too sure of portable images")
+        assert desk.override(1) == Override(800_000)
+        assert found.judge.rule == forge.RULE, "a call that is under way is decided as it began"
+        assert ("threshold_overridden", "forged 1") in await desk.alarms()
+        (sentence,) = [alarm.sentence for alarm in desk.told[-1] if alarm.kind == "threshold_overridden"]
+        assert "accepts at 0.8 or more" in sentence
+        await desk.set_threshold(1, AS_SIGNED, as_signed=True)
+        assert desk.override(1) == AS_SIGNED
+        assert await desk.alarms() == []
+
+    site = on_desk(tmp_path, work, vendor.version(1), vendor=vendor)
+    first, second = acts(site, "model.threshold")
+    assert first["detail"] == {"reason": "too sure of portable images", "accept_at_least_e6": 800_000}
+    assert second["detail"] == {"reason": "a reason"}
+    (activation,) = acts(site, "model.activate")
+    assert first["model"] == second["model"] == activation["model"]
+    assert [record["detail"]["on"] for record in acts(site, "alarm")] == [1, 0]
+
+
+def test_the_signed_threshold_set_by_hand_is_no_override(tmp_path: Path) -> None:
+    vendor = Forge()
+
+    async def work(desk: Desk) -> None:
+        await desk.activate(1)
+        await desk.set_threshold(1, Override(forge.RULE.accept.at_least_e6))
+        assert desk.override(1) == AS_SIGNED
+
+    on_desk(tmp_path, work, vendor.version(1), vendor=vendor)
+
+
+def test_a_threshold_ends_with_its_version_and_another_versions_stays(tmp_path: Path) -> None:
+    vendor = Forge()
+
+    async def work(desk: Desk) -> None:
+        await desk.activate(1)
+        await desk.set_threshold(1, Override(800_000))
+        await desk.activate(2)
+        assert (desk.override(2), desk.override(1)) == (AS_SIGNED, Override(800_000))
+        await desk.set_threshold(2, Override(700_000))
+        await desk.roll_back(1)
+        assert desk.override(1) == AS_SIGNED
+        await desk.activate(2)
+        assert desk.override(2) == AS_SIGNED
+
+    on_desk(tmp_path, work, vendor.version(1), vendor.version(2), vendor=vendor)
+
+
+@pytest.mark.parametrize(("wanted", "version", "reason", "as_signed", "sentence"), [
+    (Override(1_000_001), 1, "x", False, "a threshold of max_probability is from 0 to 1"),
+    (Override(None, 5_000_000), 1, "x", False, "this model does not tell unknown inputs, so it has no threshold for them"),
+    (Override(800_000), 2, "x", False, "version 2 of forged does not serve"),
+    (Override(800_000), 9, "x", False, "version 9 of forged does not serve"),
+    (Override(800_000), 1, "", False, "a reason has 1 to 200"),
+    (Override(800_000), 1, "x", True, "say which thresholds are to count"),
+    (AS_SIGNED, 1, "x", False, "say which thresholds are to count"),
+])  # fmt: skip
+def test_a_threshold_that_is_refused_leaves_everything_as_it_was(
+    tmp_path: Path, wanted: Override, version: int, reason: str, as_signed: bool, sentence: str
+) -> None:
+    vendor = Forge()
+
+    async def work(desk: Desk) -> None:
+        await desk.activate(1)
+        await desk.set_threshold(1, Override(700_000))
+        with pytest.raises(ConfigError, match=sentence):
+            await desk.set_threshold(version, wanted, reason, as_signed=as_signed)
+        assert desk.override(1) == Override(700_000)
+
+    site = on_desk(tmp_path, work, vendor.version(1), vendor.version(2), vendor=vendor)
+    refused = acts(site, "model.threshold")[-1]
+    assert (refused["outcome"], refused["error"]) == ("failed", "config")
+
+
+def test_a_threshold_takes_no_other_bundles_word_for_what_is_signed(tmp_path: Path) -> None:
+    """Whoever can write the disk cannot have an act judged by another manifest."""
+    vendor = Forge()
+    bundle, other = vendor.version(1), vendor.version(1, intended_use="Another.")
+
+    async def work(desk: Desk) -> None:
+        await desk.activate(1)
+        desk.site.install(other)
+        with pytest.raises(NotAdmitted, match="not the one that was activated"):
+            await desk.set_threshold(1, Override(800_000))
+        await desk.set_threshold(1, AS_SIGNED, as_signed=True)  # which asks no bundle
+
+    on_desk(tmp_path, work, bundle, vendor=vendor)
+
+
+def test_a_restart_goes_on_with_the_thresholds_that_were_set(tmp_path: Path) -> None:
+    vendor = Forge()
+
+    async def work(desk: Desk) -> None:
+        await desk.activate(1)
+        await desk.set_threshold(1, Override(800_000))
+
+    site = on_desk(tmp_path, work, vendor.version(1), vendor=vendor)
+
+    async def again() -> None:
+        async with desk_of(site) as desk:
+            assert await desk.registry.resume() == []
+            assert desk.override(1) == Override(800_000)
+
+    asyncio.run(again())
+
+
+# --- refused activations ---------------------------------------------------------------------------------------------
 
 
 def test_failed_activation_leaves_the_old_one_serving_and_says_why(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from appliance import canonical, state
 from appliance.errors import NotAdmitted, RolledBack, StateError
+from appliance.override import AS_SIGNED, Override
 from appliance.state import CLOCK_SLACK, VERSIONS_MAX, ModelState, State, VendorState, Version, trust_detail
 from tests.bundle.breaking import flipped
 
@@ -38,6 +39,17 @@ def versions(known: State, name: str = "chest") -> list[int]:
 def test_what_is_remembered_is_read_back() -> None:
     assert state.decode(state.encode(STATE, SEED), SEED) == STATE
     assert state.decode(state.encode(State(NOW), SEED), SEED) == State(NOW)
+
+
+@given(st.lists(st.builds(Override, st.none() | st.integers(0, 10**6), st.none() | st.integers(0, 10**9)), max_size=8))
+def test_thresholds_are_remembered_with_their_version_and_said_only_where_they_are_not_as_signed(
+    made: list[Override],
+) -> None:
+    serving = tuple(Version(9 - i, f"{i:064x}", override) for i, override in enumerate(made))
+    known = replace(STATE, models={"chest": ModelState("acme", 9, 1, serving)})
+    data = state.encode(known, SEED)
+    assert state.decode(data, SEED) == known
+    assert data.count(b"override") == sum(map(bool, made))
 
 
 def test_no_other_appliance_and_no_change_of_one_bit_is_believed() -> None:
@@ -99,6 +111,42 @@ def test_a_model_that_is_off_keeps_what_was_seen_of_it() -> None:
     off = STATE.after("model.deactivate", {"id": "chest"}, {"reason": "x"}, NOW)
     assert off.models["chest"] == replace(STATE.models["chest"], serving=())
     assert STATE.after("model.deactivate", {"id": "other"}, None, NOW) == STATE
+
+
+def override_of(known: State, version: int) -> Override:
+    return next(found.override for found in known.models["chest"].serving if found.version == version)
+
+
+def set_threshold(known: State, version: int, detail: dict[str, Any], digest: str = "") -> State:
+    model = {"id": "chest", "version": version, "digest": digest or f"{version:064x}"}
+    return known.after("model.threshold", model, {"reason": "x"} | detail, NOW)
+
+
+def test_a_threshold_is_its_versions_until_it_is_taken_back() -> None:
+    known = activate(activate(State(NOW), 1), 2)
+    made = set_threshold(known, 2, {"accept_at_least_e6": 800_000})
+    assert (override_of(made, 2), override_of(made, 1)) == (Override(800_000), AS_SIGNED)
+    other = set_threshold(made, 2, {"reject_above_e6": 5})
+    assert override_of(other, 2) == Override(None, 5), "the record says all that is not as signed"
+    assert set_threshold(other, 2, {}) == known
+
+
+def test_a_threshold_of_what_does_not_serve_changes_nothing() -> None:
+    known = activate(State(NOW), 2)
+    detail = {"accept_at_least_e6": 800_000}
+    assert set_threshold(known, 1, detail) == known
+    assert set_threshold(known, 2, detail, digest="00" * 32) == known, "nor of another bundle under the same number"
+    assert known.after("model.threshold", {"id": "other", "version": 2, "digest": "00" * 32}, detail, NOW) == known
+
+
+def test_an_activation_begins_as_signed_and_a_version_that_is_kept_keeps_its_threshold() -> None:
+    made = set_threshold(activate(activate(State(NOW), 1), 2), 2, {"accept_at_least_e6": 800_000})
+    newer = activate(made, 3)
+    assert (override_of(newer, 3), override_of(newer, 2)) == (AS_SIGNED, Override(800_000))
+    assert override_of(activate(newer, 2, event="model.rollback"), 2) == AS_SIGNED
+    assert override_of(activate(made, 2), 2) == AS_SIGNED
+    off = made.after("model.deactivate", {"id": "chest"}, {"reason": "x"}, NOW)
+    assert override_of(activate(off, 2), 2) == AS_SIGNED
 
 
 @pytest.mark.parametrize(

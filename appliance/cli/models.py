@@ -24,23 +24,20 @@ from appliance.v1 import administration_pb2 as pb
 VERSION = click.IntRange(1, VERSION_MAX)
 
 
-class Millionths(click.ParamType):
-    """A number with at most six decimals, as a whole number of millionths: a threshold is what was typed, exactly."""
-
-    name = "number"
-
-    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> int:
-        try:
-            scaled = Decimal(str(value)) * E6
-            if scaled == scaled.to_integral_value() and abs(scaled) <= NUMBER_E6_MAX:
-                return int(scaled)
-        except InvalidOperation:
-            pass
-        raise click.BadParameter("a threshold is a number with at most six decimals", context, parameter)
+NUMBER_E6_MAX, NUMBER_CHARACTERS_MAX = 10**15, 20
 
 
-NUMBER_E6_MAX = 10**15
-NUMBER = Millionths()
+def _millionths(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """A number with at most six decimals as a whole number of millionths: a threshold is what was typed, exactly."""
+    if value is None:
+        return None
+    try:
+        scaled = Decimal(value) * E6
+        if len(value) <= NUMBER_CHARACTERS_MAX and scaled == scaled.to_integral_value() and abs(scaled) <= NUMBER_E6_MAX:
+            return int(scaled)
+    except InvalidOperation:
+        pass
+    raise click.BadParameter("a threshold is a number with at most six decimals", context, parameter)
 
 
 @click.group("models")
@@ -108,8 +105,15 @@ def deactivate(site: Path, name: str, reason: str) -> None:
 @SITE
 @click.argument("name")
 @click.argument("version", type=VERSION)
-@click.option("--accept-at-least", type=NUMBER, help="Accept an answer whose score is at least this; others abstain.")
-@click.option("--reject-above", type=NUMBER, help="Take an input for unknown whose distance is above this.")
+@click.option(
+    "--accept-at-least",
+    callback=_millionths,
+    metavar="NUMBER",
+    help="Accept an answer whose score is at least this; others abstain.",
+)
+@click.option(
+    "--reject-above", callback=_millionths, metavar="NUMBER", help="Take an input for unknown whose distance is above this."
+)
 @click.option("--as-signed", is_flag=True, help="Decide as the vendor has signed again.")
 @REASON
 def threshold(

@@ -110,7 +110,7 @@ class Metrics:
         self._queue_rows.labels(*which).set_function(lambda: float(batcher.queue_rows))
         self._queue_bytes.labels(*which).set_function(lambda: float(batcher.queue_bytes))
         for decision, of in _SHARES.items():
-            self._share.labels(*which, decision).set_function(lambda of=of: of(servable.drift).seen)
+            self._share.labels(*which, decision).set_function(partial(_seen, servable, of))
             self._share_expected.labels(*which, decision).set(of(servable.drift).expected)
         remaining = lambda: (servable.model.terms.not_after - datetime.now(UTC)).total_seconds()  # noqa: E731
         self._grant_s.labels(*which).set_function(remaining)
@@ -135,6 +135,10 @@ class Metrics:
             self._alarm.labels(alarm.kind, alarm.subject).set(1)
         for name, vendor in state.vendors.items():
             self._trust_s.labels(name).set((vendor.expires - now).total_seconds())
+
+
+def _seen(servable: Servable, of: Callable[[Drift], Share]) -> float:
+    return of(servable.drift).seen
 
 
 def _which(servable: Servable) -> tuple[str, str]:

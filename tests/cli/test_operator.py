@@ -104,6 +104,37 @@ def test_card_cannot_speak_to_a_terminal(tmp_path: Path) -> None:
     assert command(site, "models", "card", "forged").out == "# A[2J model\n\tof31m Zürich\n\n"
 
 
+def thresholds(site: ForgedSite) -> dict[int, dict[str, int]]:
+    return {row["version"]: row["override"] for row in json.loads(command(site, "models", "list", "--json").out)}
+
+
+def test_threshold_is_set_shown_and_taken_back(site: ForgedSite) -> None:
+    which = ("models", "threshold", "forged", 1)
+    ran = command(site, *which, "--accept-at-least", "0.8", "--reason", "until the next version")
+    assert (ran.code, ran.out, ran.err) == (0, "forged version 1 accepts at 0.8 or more.\n", "")
+    assert thresholds(site) == {1: {"accept_at_least_e6": 800_000}}
+    assert "accepts" in command(site, "models", "list").out
+    assert (
+        "forged 1: by an operator's act, and not as its vendor has signed, it accepts at 0.8" in command(site, "check").out
+    )
+    ran = command(site, *which, "--as-signed", "--reason", "the next version is on its way")
+    assert (ran.code, ran.out, ran.err) == (0, "forged version 1 decides as signed.\n", "")
+    assert thresholds(site) == {1: {}}
+    acts = [record for record in records(site) if record["event"] == "model.threshold"]
+    assert [(act["outcome"], act["caller"]["name"]) for act in acts] == [("done", "LOCAL:operator")] * 2
+
+
+@pytest.mark.parametrize("given", [
+    (), ("--as-signed", "--accept-at-least", "0.5"), ("--accept-at-least", "0.1234567"), ("--accept-at-least", "nan"),
+    ("--accept-at-least", "inf"), ("--accept-at-least", "half"), ("--reject-above", "1e99"),
+])  # fmt: skip
+def test_what_is_no_threshold_is_refused_before_anything_is_on_record(site: ForgedSite, given: tuple[str, ...]) -> None:
+    before = len(records(site))
+    ran = command(site, "models", "threshold", "forged", 1, *given, "--reason", "x")
+    assert (ran.code, ran.out) == (2, "")
+    assert len(records(site)) == before
+
+
 def test_grant_is_renewed(site: ForgedSite) -> None:
     vendor, bundle = site.vendor, (site.root.parent / "1.bundle").read_bytes()
     later = vendor.terms(bundle).not_after.replace(year=2040)
@@ -124,6 +155,9 @@ def test_grant_is_renewed(site: ForgedSite) -> None:
     (("models", "card", "x" * 70_000, 1), 2, "is not installed"),
     (("models", "rollback", "forged", 1, "--reason", "x" * 201), 2, "a reason has 1 to 200"),
     (("models", "remove", "forged", 1), 2, "serves"),
+    (("models", "threshold", "forged", 1, "--reject-above", "3", "--reason", "x"), 2, "does not tell unknown inputs"),
+    (("models", "threshold", "forged", 1, "--accept-at-least", "1.1", "--reason", "x"), 2, "is from 0 to 1"),
+    (("models", "threshold", "forged", 2, "--accept-at-least", "1", "--reason", "x"), 2, "2 of forged does not serve"),
     (("models", "deactivate", "other", "--reason", "x"), 2, "other is not active"),
 ])  # fmt: skip
 def test_what_is_refused_is_refused_alike(site: ForgedSite, arguments: tuple[object, ...], code: int, sentence: str) -> None:
