@@ -102,7 +102,7 @@ def test_the_two_shares_have_alarms_of_their_own_and_too_few_is_as_wrong_as_too_
 
 @pytest.mark.parametrize(("cases", "rows_max"), [(1_000, 4_000), (5_000, 1_500), (50_000, 1_200)])
 def test_a_rate_that_doubles_is_heard_about(cases: int, rows_max: int) -> None:
-    """From 5 % to 10 %. The median of 40 streams needs 860, 630 and 540 rows; 300 cases of validation are too few."""
+    """From 5 % to 10 %. The median of 40 streams needs 950, 680 and 550 rows; 300 cases of validation are too few."""
     random = np.random.default_rng(cases)
     for _ in range(5):
         drift = Drift(Expected(cases, cases // 20, 0))

@@ -20,7 +20,6 @@ from appliance.errors import ConfigError
 
 METRICS_BYTES_MAX, METRICS_S_MAX = 8 << 20, 5
 _DECISIONS = ("accept", "abstain", "out_of_distribution")
-_SHARES = ("appliance_share", "appliance_share_expected")
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -85,6 +84,7 @@ def view(before: Reading, now: Reading) -> Group:
 
     return Group(
         _models(now, rate("appliance_rows_total", "model", "decision"), _means(before, now)),
+        _drift(now),
         _calls(rate("appliance_calls_total", "outcome", "error")),
         _state(now, rate("appliance_audit_records_total").get((), 0.0)),
     )
@@ -103,8 +103,7 @@ def _means(before: Reading, now: Reading) -> dict[tuple[str, ...], float]:
 
 def _models(now: Reading, rows: Mapping[tuple[str, ...], float], means: Mapping[tuple[str, ...], float]) -> Table:
     table = Table(title="models", title_justify="left", expand=True)
-    decisions = ("accept", "abstain", "unknown", "abstain lately (expected)", "unknown lately (expected)")
-    for column in ("model", "version", "on", "rows/s", *decisions, "decode ms", "queue ms", "run ms"):
+    for column in ("model", "version", "on", "rows/s", "accept", "abstain", "unknown", "decode ms", "queue ms", "run ms"):
         table.add_column(column, justify="left" if column in ("model", "on") else "right")
     table.add_column("waiting", justify="right")
     for model, version, provider in sorted(now.by("appliance_model_info", "model", "version", "provider")):
@@ -112,17 +111,22 @@ def _models(now: Reading, rows: Mapping[tuple[str, ...], float], means: Mapping[
         waiting = now.by("appliance_queue_rows", "model", "version").get((model, version), 0.0)
         stages = [f"{means.get((model, stage), 0.0):.1f}" for stage in ("decode", "queue", "run")]
         shares = [f"{share / sum(decided):.0%}" if sum(decided) else "–" for share in decided]
-        lately = [_lately(now, model, version, decision) for decision in _DECISIONS[1:]]
         on = provider.removesuffix("ExecutionProvider")
-        table.add_row(model, version, on, f"{sum(decided):.1f}", *shares, *lately, *stages, f"{waiting:.0f}")
+        table.add_row(model, version, on, f"{sum(decided):.1f}", *shares, *stages, f"{waiting:.0f}")
     return table
 
 
-def _lately(now: Reading, model: str, version: str, decision: str) -> str:
-    """The share of the last 1,000 rows, and what it was in validation."""
+def _drift(now: Reading) -> Table:
+    """How often the signed rule abstained on the last rows or took them for unknown, and how often in validation."""
+    table = Table("model", "version", title="the last rows, and in validation", title_justify="left")
+    for column in ("abstain", "validation", "unknown", "validation"):
+        table.add_column(column, justify="right")
     which = ("model", "version", "decision")
-    seen, expected = (now.by(name, *which).get((model, version, decision), 0.0) for name in _SHARES)
-    return f"{seen:.1%} ({expected:.1%})"
+    seen, expected = now.by("appliance_share", *which), now.by("appliance_share_expected", *which)
+    for model, version in sorted({key[:2] for key in seen}):
+        keys = [(model, version, decision) for decision in _DECISIONS[1:]]
+        table.add_row(model, version, *(f"{share.get(key, 0.0):.1%}" for key in keys for share in (seen, expected)))
+    return table
 
 
 def _calls(calls: Mapping[tuple[str, ...], float]) -> Table:

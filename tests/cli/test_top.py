@@ -33,6 +33,8 @@ def test_models_calls_and_the_log_are_shown_as_they_are(tmp_path: Path) -> None:
     assert "forged" in shown
     assert "CPU" in shown
     assert "invalid_input" in shown
+    assert "the last rows, and in validation" in shown
+    assert "5.0%" in shown, "of the abstentions in the forged validation"
     assert "written" in shown
     assert now.by("appliance_rows_total", "model")[("forged",)] - before.by("appliance_rows_total", "model").get(
         ("forged",), 0.0
