@@ -91,8 +91,8 @@ def number(e6: int) -> str:
 
 
 def decode(said: Mapping[str, Any]) -> Override:
-    """The override among the fields of a record or of ``state.json``. Raises TypeError where it is none."""
-    found = Override(said.get("accept_at_least_e6"), said.get("reject_above_e6"))
-    if not all(type(value) is int for value in found.encode().values()):
+    """The override of exactly these fields. Raises TypeError where they are not one's."""
+    found = Override(**said)
+    if found.encode().keys() != said.keys() or not all(type(value) is int for value in found.encode().values()):
         raise TypeError("a threshold is a whole number of millionths")
     return found

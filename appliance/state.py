@@ -137,7 +137,10 @@ class State:
                 off = replace(self.models[model["id"]], serving=())
                 return replace(self, models={**self.models, model["id"]: off})
             case "model.threshold" if model and detail and model["id"] in self.models:
-                known, override = self.models[model["id"]], decode_override(detail)
+                known, override = (
+                    self.models[model["id"]],
+                    decode_override({name: said for name, said in detail.items() if name != "reason"}),
+                )
                 which = (model["version"], model["digest"])
                 serving = tuple(
                     replace(v, override=override) if (v.version, v.digest) == which else v for v in known.serving

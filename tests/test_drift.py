@@ -81,6 +81,28 @@ def test_the_window_holds_the_fewest_last_calls_that_are_enough(drawn: list[tupl
     assert drift.unknown == Share(0.01, unknown / rows if rows else 0, rows)
 
 
+CALLS = st.integers(0, 30).flatmap(lambda one: st.tuples(st.just(one + 2), st.integers(0, one), st.integers(0, 2)))
+
+
+@given(
+    st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))),
+    st.lists(st.tuples(CALLS, st.integers(0, 120)), max_size=6),
+)
+def test_any_validation_is_compared_with_any_rows(
+    validation: tuple[int, int], drawn: list[tuple[tuple[int, int, int], int]]
+) -> None:
+    """Shares of 0 and 1, one case, calls of any size: an answer, and none where the shares are the same."""
+    cases, abstained = validation
+    drift, like = Drift(Expected(cases, abstained, cases - abstained)), Drift(Expected(cases, abstained, cases - abstained))
+    for call, times in drawn:
+        for _ in range(times):
+            drift.count(*call)
+            drift.look()
+    for _ in range(CALLS_MIN):
+        like.count(cases, abstained, cases - abstained)
+        assert like.look() == (False, False)
+
+
 def test_nothing_is_said_of_few_rows_nor_of_few_calls() -> None:
     few = Drift(Expected(10_000, 0, 0))
     assert not any(looks(few, [(1, 1)] * (ROWS_MIN - 1), every=1))

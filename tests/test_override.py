@@ -29,10 +29,12 @@ def test_what_is_written_is_what_is_read(made: Override) -> None:
     assert bool(made) == bool(made.encode())
 
 
-@pytest.mark.parametrize("value", ["800000", 0.8, True, [800_000]])
-def test_what_is_no_whole_number_is_no_threshold(value: Any) -> None:
+@pytest.mark.parametrize("said", [
+    *({"accept_at_least_e6": value} for value in ("800000", 0.8, True, [800_000], None)), {"temperature_e6": 1},
+])  # fmt: skip
+def test_what_is_no_whole_number_of_ours_is_no_threshold(said: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
-        override.decode({"accept_at_least_e6": value})
+        override.decode(said)
 
 
 @given(OVERRIDES)

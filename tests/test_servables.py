@@ -15,6 +15,7 @@ from appliance.engine.pace import Pace
 from appliance.engine.queue import Queue
 from appliance.errors import UnknownModel
 from appliance.load import LoadedModel
+from appliance.override import AS_SIGNED, Override
 from appliance.servables import Servable, Servables
 from tests import fakes, forge
 from tests.fakes import PuppetRunner
@@ -75,6 +76,23 @@ async def ask(servable: Servable, number: int) -> np.ndarray[Any, Any]:
 
 def found(servables: Servables, number: int = 0) -> int:
     return servables.find("forged", number).model.version
+
+
+def test_what_is_told_of_drift_begins_anew_with_each_version_that_is_put() -> None:
+    async def run() -> None:
+        async with stage() as made:
+            made.servables.put(version(1), active=True)
+            made.servables.find("forged").drift.count(7, 1, 2)
+            made.servables.rule(version(1).digest, Override(800_000))
+            assert made.servables.find("forged").drift.abstained.rows == 7, "it is of the signed rule, so it goes on"
+            made.servables.put(version(2), active=True)
+            assert made.servables.find("forged").drift.abstained.rows == 0
+            assert made.servables.find("forged").model.override == AS_SIGNED
+            assert made.servables.find("forged", 1).model.override == Override(800_000)
+            made.servables.put(version(1), active=False)
+            assert made.servables.find("forged", 1).drift.abstained.rows == 0
+
+    asyncio.run(run())
 
 
 def test_the_active_version_is_found_without_a_number_and_others_with_theirs() -> None:

@@ -22,8 +22,6 @@ from appliance.server.administration import override_of
 from appliance.v1 import administration_pb2 as pb
 
 VERSION = click.IntRange(1, VERSION_MAX)
-
-
 NUMBER_E6_MAX, NUMBER_CHARACTERS_MAX = 10**15, 20
 
 

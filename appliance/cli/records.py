@@ -9,7 +9,7 @@ import csv
 import hmac
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from appliance import override
 from appliance.audit import dicom, fhir, proof, stored
 from appliance.audit import tiles as tile_files
 from appliance.audit.checkpoint import VerifierKey
@@ -239,8 +240,15 @@ def _about(found: Found, row: int) -> str:
     confidence = output["confidence_e6"][row] / 1e6
     return (
         f"{text}. {model['id']} version {model['version']} ({model['digest'][:16]}…) said class {output['top'][row]} with "
-        f"confidence {confidence:.4f}, decision {output['decisions'][row]}."
+        f"confidence {confidence:.4f}, decision {output['decisions'][row]}{_by_whom(model)}."
     )
+
+
+def _by_whom(model: Mapping[str, Any]) -> str:
+    """Where a threshold of the site's own has decided, which."""
+    if "override" not in model:
+        return ""
+    return f", by an operator's act and not as signed: it {override.decode(model['override'])}"
 
 
 def _print(found: Iterator[Found], form: str, directory: Path) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
-from appliance.bundle.manifest import Expected
-from appliance.client import ABSTAIN, ACCEPT, CallFailed, Client
+from appliance.bundle.manifest import Expected, OutputSpec, Unknown
+from appliance.client import ABSTAIN, ACCEPT, OUT_OF_DISTRIBUTION, CallFailed, Client
+from appliance.model import unknown
+from appliance.model.unknown import Mahalanobis
 from appliance.v1 import administration_pb2 as pb
 from tests import forge
+from tests.cli.running import run
 from tests.forge import Forge, ForgedSite
 from tests.running import records, running
 
@@ -64,6 +68,38 @@ def test_a_threshold_decides_over_restarts_until_it_is_as_signed_again(tmp_path:
     overridden = [record["model"].get("override") for record in calls(site)]
     assert overridden == [None, {"accept_at_least_e6": 1_000_000}, {"accept_at_least_e6": 1_000_000}, None]
     assert [record["output"]["decisions"] for record in calls(site)] == ["A", "B", "B", "A"]
+
+
+def test_each_threshold_is_set_for_itself_and_stays_until_it_is_set_again(tmp_path: Path) -> None:
+    """At a model that tells unknown inputs: by the distance of its embedding, which is the forged product."""
+    made, graph = Forge(), forge.model()
+    graph.graph.output.append(helper.make_tensor_value_info("product", TensorProto.FLOAT, ["batch", forge.CLASSES]))
+    reference = unknown.encode(Mahalanobis(np.zeros((3, 3), np.float32), np.eye(3, dtype=np.float32)))
+    knowing = forge.manifest(
+        outputs=OutputSpec("logits", "product"),
+        decision=replace(forge.RULE, unknown=Unknown("mahalanobis", 1_000_000_000)),
+    )
+    content = forge.parts() | {"graph": graph.SerializeToString(), "reference": reference}
+    site = made.site(tmp_path, [made.bundle(knowing, content)])
+    with running(site) as appliance, appliance.client("admin") as client:
+        assert decided(client) == ACCEPT
+        client.set_threshold("forged", 1, NEVER, "a reason")
+        said = client.set_threshold("forged", 1, pb.Override(reject_above_e6=0), "another")
+        assert said.override == pb.Override(accept_at_least_e6=1_000_000, reject_above_e6=0)
+        assert decided(client) == OUT_OF_DISTRIBUTION
+        said = client.set_threshold("forged", 1, pb.Override(reject_above_e6=1_000_000_000), "as it was")
+        assert said.override == NEVER
+        assert decided(client) == ABSTAIN
+        client.set_threshold("forged", 1, None, "all as it was")
+        assert decided(client) == ACCEPT
+    index = next(r["index"] for r in calls(site) if r["output"]["decisions"] == "O")
+    image = tmp_path / "image.png"
+    image.write_bytes(IMAGE)
+    ran = run("audit", "prove", "--image", image, index, site.root)
+    assert (
+        "decision O, by an operator's act and not as signed: it accepts at 1 or more and takes for unknown above 0."
+        in ran.err
+    )
 
 
 def test_only_who_administers_sets_a_threshold_and_only_one_that_the_model_has(tmp_path: Path) -> None:
