@@ -423,9 +423,11 @@ def _label_set(fields: Fields) -> LabelSetRule:
 
 
 def _expected(fields: Fields) -> Expected:
-    cases = fields.integer("cases", 1, 2**31 - 1)
+    most = 2**31 - 1
     expected = Expected(
-        cases=cases, abstained=fields.integer("abstained", 0, max(1, cases)), unknown=fields.integer("unknown", 0, max(1, cases))
+        cases=fields.integer("cases", 1, most),
+        abstained=fields.integer("abstained", 0, most),
+        unknown=fields.integer("unknown", 0, most),
     )
     if expected.abstained + expected.unknown > expected.cases:
         fields.problem(f"{fields.where} counts more than its cases")

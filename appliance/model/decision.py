@@ -94,7 +94,7 @@ def decide(rule: DecisionRule, certainty: NDArray[np.float64], distance: NDArray
 
 
 def label_sets(rule: LabelSetRule, calibrated: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The labels that are not ruled out, bool ``[N, classes]``: each whose score is within its threshold, and the top one."""
+    """The labels that are not ruled out, bool ``[N, classes]``: each that is within its threshold, and the top one."""
     thresholds = np.array(rule.thresholds_e6) / E6
     if rule.method == "raps":
         sets = cumulated(calibrated, rule.penalty_e6 / E6, rule.free_ranks) <= thresholds

@@ -1,9 +1,10 @@
 """From a text to the numbers of its words (bundle-format section 4.1).
 
 A text is UTF-8, brought to Unicode's form NFKC, its case folded where the model says so. A token is a run of letters and
-digits, or any other character that is not a space: combining marks that NFKC leaves are tokens of their own. Words have the numbers from 2 on; 1 is a word that the vocabulary
-lacks, and 0 stands where there is none. Every row is as long as the model's longest text, so that what stands beside a text
-in a batch cannot change its numbers; its length goes with it, first, for the model to mask by.
+digits, or any other character that is not a space: combining marks that NFKC leaves are tokens of their own. Words have the
+numbers from 2 on; 1 is a word that the vocabulary lacks, and 0 stands where there is none. Every row is as long as the
+model's longest text, so that what stands beside a text in a batch cannot change its numbers; its length goes with it, first,
+for the model to mask by.
 """
 
 import re

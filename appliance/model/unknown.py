@@ -101,7 +101,8 @@ class Vim:
     """Virtual-logit matching (Wang et al. 2022, section 4): what of an embedding lies outside the space that known ones
     span, against the energy of its logits.
 
-    ``origin`` is float32 ``[width]``, ``residual`` float32 ``[width, rest]`` with orthonormal columns, ``scale`` float32 ``[]``.
+    ``origin`` is float32 ``[width]``, ``residual`` float32 ``[width, rest]`` with orthonormal columns, ``scale`` float32
+    ``[]``.
     The paper takes its origin from the last layer's weights, which a graph does not show; here it is the mean of the known.
     """
 
