@@ -4,9 +4,12 @@ Small enough to be trained in a minute on one core. Its embedding joins two view
 hidden layer, pooled), and what the picture looks like (the first layer, pooled to sixteenths). A photograph of food can
 excite the last layer just as a lung does; its edges lie elsewhere.
 
-It is made for measuring confidence, not for reading X-rays.
+It is made for measuring confidence, not for reading X-rays. This file is a recipe; ``python -m tests.journeys.pneumonia
+OUTDIR`` trains the network and lays out what the recipe wants.
 """
 
+import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+
+from appliance.bundle.manifest import Label
+from export.kinds import ImageInput
+from export.recipe import Recipe, Torch
 
 ARRAYS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pneumoniamnist" / "data" / "pneumoniamnist.npz"
 LABELS = ("normal", "pneumonia")
@@ -114,14 +121,36 @@ def varied(pixels: Tensor) -> Tensor:
 
 
 def prepare(out: Path) -> None:
-    """Trains, and lays out what a recipe wants: ``out/weights.safetensors`` and ``out/validation/<label>/*.png``."""
+    """Trains, and lays out what the recipe wants: weights, and ``training`` and ``validation`` images by label."""
     out.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(train(part("train")).state_dict(), out / "weights.safetensors")
-    validation = part("val")
-    for i, (image, label) in enumerate(zip(validation.images, validation.labels.tolist(), strict=True)):
-        path = out / "validation" / LABELS[label] / f"{i:04}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(path)
+    for folder, given in (("training", part("train")), ("validation", part("val"))):
+        for i, (image, label) in enumerate(zip(given.images, given.labels.tolist(), strict=True)):
+            path = out / folder / LABELS[label] / f"{i:04}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(image))
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """The file of one grey image, uint8 ``[height, width, 1]``."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def recipe(data: Path) -> Recipe:
+    return Recipe(
+        id="lungs",
+        version=1,
+        intended_use="Says whether a child's lung looks inflamed. Made for measuring confidence; not for any other use.",
+        network=Torch(module=Lungs, weights=data / "weights.safetensors"),
+        input=ImageInput(height=28, width=28, channels=1, mean=(MEAN,), std=(STD,)),
+        labels=tuple(Label(name, None) for name in LABELS),
+        validation=data / "validation",
+        training=data / "training",
+        error_among_accepted_max=0.05,
+        label_set_coverage=0.97,
+    )
 
 
 @torch.no_grad()
@@ -129,3 +158,7 @@ def outputs(module: Lungs, images: NDArray[np.uint8]) -> tuple[NDArray[np.float3
     """Logits float32 ``[N, 2]`` and embeddings float32 ``[N, 320]``."""
     logits, embedding = module.eval()(normalised(images))
     return logits.numpy(), embedding.numpy()
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))
