@@ -73,6 +73,7 @@ def command(out: Path, source: Path) -> None:
     report = _serve_and_ask(out, site, Reference.read(out / "data"))
     report |= _verify(out, site)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"What the vendor found out about the model, as a page for people: {out / 'digits.report.html'}")
     console.print(f"[bold green]Done.[/] The figures are in {out / 'report.json'}.")
     if report["top_class_agreement"] != 1.0 or not report["audit_verified"] or not report["tampered_bundle_refused"]:
         raise SystemExit(1)

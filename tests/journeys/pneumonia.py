@@ -41,7 +41,7 @@ class Part:
 
 
 def part(name: str) -> Part:
-    """``train`` (3,882 images, thinned out), ``val`` (524) or ``test`` (624, of another hospital's look)."""
+    """``train`` (3,882 images, thinned out), ``val`` (524) or ``test`` (624, of another mix of classes, and harder)."""
     with np.load(ARRAYS) as arrays:
         return Part(arrays[f"{name}_images"][..., None], arrays[f"{name}_labels"].ravel().astype(np.int64))
 

@@ -44,8 +44,8 @@ def test_confidence_on_chest_x_rays_is_worth_what_it_says() -> None:
 
 
 def test_recipe_for_chest_x_rays_goes_all_the_way(tmp_path: Path) -> None:
-    """Trained, exported, reported, served: X-rays of the test split are answered or left to a person, photographs of food and
-    handwritten digits are neither.
+    """Trained, exported, reported, served: X-rays of the test split are answered or left to a person,
+    photographs of food and handwritten digits are neither.
     """
     torch.set_num_threads(1)
     pneumonia.prepare(tmp_path / "data")
