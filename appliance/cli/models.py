@@ -1,8 +1,9 @@
 """``appliance models``: what is installed at a site, and what answers."""
 
+import re
 import unicodedata
 from dataclasses import asdict, dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -22,19 +23,17 @@ from appliance.server.administration import override_of
 from appliance.v1 import administration_pb2 as pb
 
 VERSION = click.IntRange(1, VERSION_MAX)
-NUMBER_E6_MAX, NUMBER_CHARACTERS_MAX = 10**15, 20
+NUMBER_E6_MAX = 10**15
 
 
 def _millionths(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """A number with at most six decimals as a whole number of millionths: a threshold is what was typed, exactly."""
     if value is None:
         return None
-    try:
-        scaled = Decimal(value) * E6
-        if len(value) <= NUMBER_CHARACTERS_MAX and scaled == scaled.to_integral_value() and abs(scaled) <= NUMBER_E6_MAX:
-            return int(scaled)
-    except InvalidOperation:
-        pass
+    if re.fullmatch(r"-?[0-9]{1,10}(\.[0-9]{1,6})?", value):
+        scaled = int(Decimal(value) * E6)
+        if abs(scaled) <= NUMBER_E6_MAX:
+            return scaled
     raise click.BadParameter("a threshold is a number with at most six decimals", context, parameter)
 
 

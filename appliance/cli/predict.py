@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from appliance.cli import echo_json
 from appliance.cli.options import FILE, JSON
@@ -76,11 +77,15 @@ def command(
         accepted = result.decision == pb.ACCEPT
         distance = f"{result.distance:.2f}" if result.HasField("distance") else ""
         label = result.label.name if accepted else f"({result.label.name})"
-        table.add_row(item.name, pb.Decision.Name(result.decision), label, f"{result.confidence:.4f}", distance)
+        # Names of files and labels are words, not markup.
+        table.add_row(Text(item.name), pb.Decision.Name(result.decision), Text(label), f"{result.confidence:.4f}", distance)
     console = Console()
     console.print(table)
-    console.print(f"{answer.model} version {answer.version}, digest {answer.model_digest}", highlight=False)
-    console.print(f"Record {answer.log_index} of the audit log. {answer.intended_use}", highlight=False)
+    for line in (
+        f"{answer.model} version {answer.version}, digest {answer.model_digest}",
+        f"Record {answer.log_index} of the audit log. {answer.intended_use}",
+    ):
+        console.print(line, highlight=False, markup=False)
 
 
 def _of_file(path: Path) -> Item:

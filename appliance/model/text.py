@@ -18,7 +18,7 @@ from appliance.bundle.manifest import TextSpec
 from appliance.errors import InvalidInput
 
 STRANGE = 1
-MARKS_MAX = 30  # in a row; as in Unicode's Stream-Safe Text Format (UAX #15), since no language has as many
+MARKS_MAX = 30  # in a row, decomposed; as in Unicode's Stream-Safe Text Format (UAX #15), since no language has as many
 _TOO_MANY_MARKS = re.compile(rb"[^\0]{%d}" % (MARKS_MAX + 1))
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -29,6 +29,16 @@ def split(text: str, case: str) -> list[str]:
     if case == "folded":
         normal = unicodedata.normalize("NFKC", normal.casefold())
     return _TOKEN.findall(normal)
+
+
+def _classes(text: str) -> bytes:
+    """The canonical combining class of each character of the decomposed text, 0 for one that is no mark.
+
+    Python puts marks that stand in a row in order by insertion, and nobody is answered meanwhile: a megabyte of them takes
+    minutes. Some characters are marks only once they are decomposed (U+FF9E), so each is, once, alone.
+    """
+    of = {one: bytes(map(unicodedata.combining, unicodedata.normalize("NFKD", one))) for one in set(text)}
+    return b"".join(map(of.__getitem__, text))
 
 
 def tokens(spec: TextSpec, tokens_max: int, texts: Sequence[bytes | memoryview]) -> NDArray[np.int64]:
@@ -46,9 +56,7 @@ def tokens(spec: TextSpec, tokens_max: int, texts: Sequence[bytes | memoryview])
             said = str(data, "utf-8")
         except UnicodeDecodeError:
             raise InvalidInput(f"Text {i}: it is not UTF-8.") from None
-        # Python puts marks that stand in a row in order by insertion, and nobody is answered meanwhile: a megabyte of them
-        # takes minutes.
-        if not said.isascii() and _TOO_MANY_MARKS.search(bytes(map(unicodedata.combining, said))):
+        if not said.isascii() and _TOO_MANY_MARKS.search(_classes(said)):
             raise InvalidInput(f"Text {i}: it has more than {MARKS_MAX} combining marks in a row.")
         found = split(said, spec.case)
         if not 1 <= len(found) <= tokens_max:

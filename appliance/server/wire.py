@@ -50,7 +50,8 @@ def read(data: bytes) -> Message:
             raise _not_a_request()
         others.append(view[start:place])
     header = b"".join(others)
-    return Message(_remembered(header) if raw and len(header) <= REMEMBERED_BYTES_MAX else _parse(header), raw)
+    known = _remembered(header) if raw and len(header) <= REMEMBERED_BYTES_MAX else None
+    return Message(known or _parse(header), raw)
 
 
 def _varint(data: bytes, place: int, bytes_max: int) -> tuple[int, int]:
@@ -72,7 +73,11 @@ def _parse(header: bytes) -> ModelInferRequest:
         raise _not_a_request() from None
 
 
-_remembered = lru_cache(maxsize=4096)(_parse)
+@lru_cache(maxsize=4096)
+def _remembered(header: bytes) -> ModelInferRequest | None:
+    """None for one that holds contents, of a text say, beside the raw ones: what is remembered outlives its call."""
+    request = _parse(header)
+    return None if any(tensor.HasField("contents") for tensor in request.inputs) else request
 
 
 def _not_a_request() -> InvalidInput:

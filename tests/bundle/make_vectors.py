@@ -329,8 +329,9 @@ def _texts(vendor: Vendor) -> Iterator[Vector]:
     yield bundle("golden-text-that-is-too-long", "failed_golden_case", [b"a b c d e f g", *encoded[1:]])
     yield bundle("golden-text-of-nothing", "failed_golden_case", [b" ", *encoded[1:]])
     yield bundle("golden-text-that-is-not-utf-8", "failed_golden_case", [b"\xff", *encoded[1:]])
-    tower = ("a" + 31 * "\u0301").encode()
-    yield bundle("golden-text-with-a-tower-of-marks", "failed_golden_case", [tower, *encoded[1:]])
+    for name, mark in (("marks", "\u0301"), ("marks-once-decomposed", "\uff9e")):
+        tower = ("a" + 31 * mark).encode()
+        yield bundle(f"golden-text-with-a-tower-of-{name}", "failed_golden_case", [tower, *encoded[1:]])
     yield bundle("golden-text-over-its-bytes", "failed_golden_case", [b"a" * 101, *encoded[1:]])
     kept = replace(spec, text=replace(spec.text, case="kept"))
     yield bundle("texts-whose-case-is-kept", "failed_golden_case", encoded, inputs=(kept,))

@@ -279,7 +279,8 @@ class Reading:
         """Section 4.1: a batch of one text."""
         wanted = spec["text"]
         said = unicodedata.normalize("NFKC", encoded.tobytes().decode())
-        combining = "".join("1" if unicodedata.combining(one) else "0" for one in encoded.tobytes().decode())
+        decomposed = "".join(unicodedata.normalize("NFKD", one) for one in encoded.tobytes().decode())
+        combining = "".join("1" if unicodedata.combining(one) else "0" for one in decomposed)
         require("1" * 31 not in combining)
         if wanted["case"] == "folded":
             said = unicodedata.normalize("NFKC", said.casefold())

@@ -127,6 +127,7 @@ def test_threshold_is_set_shown_and_taken_back(site: ForgedSite) -> None:
 @pytest.mark.parametrize("given", [
     (), ("--as-signed", "--accept-at-least", "0.5"), ("--accept-at-least", "0.1234567"), ("--accept-at-least", "nan"),
     ("--accept-at-least", "inf"), ("--accept-at-least", "half"), ("--reject-above", "1e99"),
+    ("--reject-above", "1e999999"), ("--accept-at-least", "1_0"), ("--accept-at-least", "٥"),
 ])  # fmt: skip
 def test_what_is_no_threshold_is_refused_before_anything_is_on_record(site: ForgedSite, given: tuple[str, ...]) -> None:
     before = len(records(site))

@@ -36,6 +36,15 @@ def test_text_that_cannot_be_used_is_one_sentence_with_its_place(given: list[byt
         text.tokens(SPEC, 5, given)
 
 
+@pytest.mark.parametrize("mark", ["\u0301", "\uff9e", "\u0f73", "\u0f81", "\u0301\uff9f"])
+def test_tower_of_marks_is_refused_before_it_is_put_in_order(mark: str) -> None:
+    """Of such, too, as are marks only once they are decomposed: 30,000 of them would hold everybody up for seconds."""
+    wide = TextSpec("folded", 1 << 20, ("a",))
+    with pytest.raises(InvalidInput, match="more than 30 combining marks in a row"):
+        text.tokens(wide, 5, [("a" + mark * 31).encode()])
+    assert text.tokens(wide, 100, [("a" + mark[0] * 15 + "b").encode()]).shape == (1, 101)
+
+
 def test_input_of_texts_takes_nothing_but_texts() -> None:
     """A number of a word that is out of range would end the whole batch."""
     assert inputs.read(INPUT, Encoded([b"no"])).tolist() == [[1, 3, 0, 0, 0, 0]]
