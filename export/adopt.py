@@ -5,17 +5,20 @@ channels]``, and what the recipe says of order, mean and deviation is done insid
 checked against the file itself: run as it came, with preprocessing done by numpy.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.shape_inference
 import onnx.version_converter
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from appliance.model.inputs import Images
-from export.errors import ConversionError
-from export.graph import DOMAINS, EMBEDDING, LOGITS, OPSET, private
-from export.kinds import IMAGE, ImageInput
+from export.errors import ConversionError, told
+from export.graph import DOMAINS, OPSET, private
+from export.kinds import EMBEDDING, IMAGE, LOGITS, ImageInput
 from export.recipe import OnnxFile, Recipe
 from export.session import Outputs
 
@@ -45,7 +48,7 @@ def with_preprocessing(recipe: Recipe) -> ModelProto:
         try:
             model = onnx.version_converter.convert_version(model, OPSET)
         except Exception as error:  # the converter raises what its C++ throws
-            raise ConversionError(f"The ONNX file cannot be brought to opset {OPSET}: {_line(error)}") from error
+            raise ConversionError(f"The ONNX file cannot be brought to opset {OPSET}: {told(error)}") from error
     graph, given = model.graph, _input(model)
     before = _before(kind, given.name, given.type.tensor_type.elem_type)
     after = [node for name, made in zip(_wanted(network), outputs(network), strict=True) for node in _pooled(name, made)]
@@ -78,18 +81,32 @@ def reference(recipe: Recipe, images: Images) -> Outputs:
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions have no common base
-        raise ConversionError(f"ONNX Runtime cannot run the ONNX file: {_line(error)}") from error
+        raise ConversionError(f"ONNX Runtime cannot run the ONNX file: {told(error)}") from error
     dtype = _FLOATS[given.type.tensor_type.elem_type]
-    mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (kind.mean, kind.std))
-    found: list[list[np.ndarray]] = []
-    for image in images:
-        pixels = image.transpose(2, 0, 1).astype(np.float32) / 255
-        pixels = pixels[::-1] if kind.order == "BGR" else pixels
-        row: np.ndarray = np.ascontiguousarray(((pixels - mean) / std)[None], dtype)
-        answers = session.run(list(wanted), {given.name: row})
-        found.append([answer.astype(np.float32).reshape(*answer.shape[:2], -1).mean(axis=2) for answer in answers])
+    try:
+        found = [_answer(session, image, kind, given.name, wanted, dtype) for image in images]
+    except Exception as error:  # the runtime's exceptions have no common base
+        raise ConversionError(f"The ONNX file cannot answer the validation images: {told(error)}") from error
     logits, *embedding = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    if logits.shape[1] != len(recipe.labels):
+        raise ConversionError(
+            f"The tensor {network.logits} has {logits.shape[1]} logits, and there are {len(recipe.labels)} labels."
+        )
     return Outputs(logits, embedding[0] if embedding else None)
+
+
+def _answer(
+    session: onnxruntime.InferenceSession, image: Images, kind: ImageInput, name: str, wanted: tuple[str, ...], dtype: type
+) -> list[NDArray[np.float32]]:
+    """Float32 ``[1, width]`` for each wanted tensor. Raises ValueError for one of fewer than two dimensions."""
+    mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (kind.mean, kind.std))
+    pixels = image.transpose(2, 0, 1).astype(np.float32) / 255
+    pixels = pixels[::-1] if kind.order == "BGR" else pixels
+    row: NDArray[Any] = np.ascontiguousarray(((pixels - mean) / std)[None], dtype)
+    answers = session.run(list(wanted), {name: row})
+    if any(answer.ndim < 2 for answer in answers):
+        raise ValueError("a tensor of logits or of an embedding has at least two dimensions")
+    return [answer.astype(np.float32).reshape(*answer.shape[:2], -1).mean(axis=2) for answer in answers]
 
 
 def _parts(recipe: Recipe) -> tuple[OnnxFile, ImageInput]:
@@ -104,9 +121,13 @@ def _wanted(network: OnnxFile) -> tuple[str, ...]:
 
 def _load(network: OnnxFile) -> ModelProto:
     try:
-        return onnx.load(network.file)
+        model = onnx.load(network.file, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public base to name
         raise ConversionError("The file is not an ONNX model.") from error
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        # Its digest would be that of the file alone, whatever the weights are.
+        raise ConversionError("The ONNX file keeps its weights in other files; save it as one file.")
+    return model
 
 
 def _opset(model: ModelProto) -> int:
@@ -178,9 +199,5 @@ def _with_sizes(model: ModelProto) -> ModelProto:
     try:
         sized = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:  # as the converter
-        raise ConversionError(f"The ONNX file's sizes do not follow: {_line(error)}") from error
+        raise ConversionError(f"The ONNX file's sizes do not follow: {told(error)}") from error
     return sized
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["no reason given"])[0][:200]

@@ -10,7 +10,7 @@ be served, not on torch.
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,10 +39,10 @@ from export import (
 )
 from export.calibrate import Calibration, Wishes
 from export.convert import convert
-from export.errors import RecipeError
+from export.errors import ConversionError, RecipeError
 from export.findings import Findings, Variant
-from export.graph import EMBEDDING, LOGITS, OPSET, Graph
-from export.kinds import ImageInput, TextInput
+from export.graph import OPSET, Graph
+from export.kinds import EMBEDDING, LOGITS, ImageInput, TextInput
 from export.options import desk_policy
 from export.parity import ParityReport
 from export.recipe import OnnxFile, Recipe
@@ -50,7 +50,7 @@ from export.seal import seal
 from export.session import GraphSession, Outputs
 from export.validation import Validation
 
-NONE_OF_THESE, STRANGE_CASES, STRANGE_SEED = "none of these", 500, 7
+NONE_OF_THESE, STRANGE_CASES, STRANGE_BYTES_MAX, STRANGE_SEED = "none of these", 500, 256 << 20, 7
 STEPS = ("read", "convert", "parity", "calibrate", "examine", "seal")
 
 
@@ -97,6 +97,8 @@ def build(
         cases = validation.load(asked)
         calibrate.require_enough(len(cases))  # before the long steps
         network = _answers(asked, cases)
+        if asked.unknown and network.embedding is None:
+            raise RecipeError("the network gives no embedding, so the recipe must say unknown=False")
     with step("convert"):
         graph = convert(recipe_path, data)
         session = GraphSession(graph)
@@ -110,7 +112,7 @@ def build(
         pictures = isinstance(asked.input, ImageInput)
         names = [label.name for label in asked.labels]
         findings = Findings(
-            manifest=_manifest(asked, session.has_embedding, chosen, proven, len(golden.cases)),
+            manifest=_manifest(asked, session.has_embedding, chosen, proven, select.limit(asked, golden)),
             digest=None,
             cases=cases,
             outputs=found,
@@ -198,19 +200,22 @@ def _strange(asked: Recipe, cases: Validation, session: GraphSession) -> dict[st
     given = validation.strange(asked)
     sets = {} if given is None else {NONE_OF_THESE: given.rows}
     made = [
-        strange.synthetic(spec, known, STRANGE_CASES, STRANGE_SEED)
+        strange.synthetic(spec, known, max(1, min(STRANGE_CASES, STRANGE_BYTES_MAX // spec.row_bytes)), STRANGE_SEED)
         for spec, known in zip(asked.input.specs, cases.rows, strict=True)
     ]
     sets |= {name: tuple(each[name] for each in made) for name in made[0]}
     found = {}
     for name, rows in sets.items():
-        # A graph may refuse numbers that mean nothing to it; the exceptions of the runtime have no common base.
-        with suppress(Exception):
+        try:
             found[name] = session.run(rows, asked.rows_max)
+        except ConversionError:
+            if name == NONE_OF_THESE:
+                raise
+            # A graph may refuse made numbers that mean nothing to it, such as those of no word: then they tell nothing.
     return found
 
 
-def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: ParityReport, cases: int) -> Manifest:
+def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: ParityReport, golden: Golden) -> Manifest:
     versions = report.tools()
     return Manifest(
         bundle_id=os.urandom(16).hex(),
@@ -223,7 +228,7 @@ def _manifest(asked: Recipe, has_embedding: bool, chosen: Calibration, proven: P
         labels=asked.labels,
         decision=chosen.rule,
         runtime=RuntimeSpec(OPSET, versions["onnxruntime"], asked.precision, asked.providers, asked.rows_max),
-        golden=Golden(cases, round(asked.tolerance * E6)),
+        golden=golden,
         provenance=Provenance(checkpoint.digest(asked.network.file), versions, proven.figures()),
         parts=(),
     )

@@ -88,7 +88,7 @@ class Calibration:
 def require_enough(images: int) -> None:
     """Raises CalibrationError below the number of images that a temperature can be fitted on."""
     if images < IMAGES_MIN:
-        raise CalibrationError(f"Calibration needs at least {IMAGES_MIN} validation images, and there are {images}.")
+        raise CalibrationError(f"Calibration needs at least {IMAGES_MIN} validation cases, and there are {images}.")
 
 
 def calibrate(found: "Outputs", labels: Labels, wishes: Wishes, strange: Mapping[str, "Outputs"] = {}) -> Calibration:
@@ -102,7 +102,7 @@ def calibrate(found: "Outputs", labels: Labels, wishes: Wishes, strange: Mapping
     require_enough(len(labels))
     logits = found.logits
     if not np.isfinite(logits).all():
-        raise CalibrationError("The graph's output for a validation image is not a number.")
+        raise CalibrationError("The graph's output for a validation case is not a number.")
     right = logits.argmax(axis=1) == labels
     temperature_e6 = round(temperature.fit(logits, labels) * E6)
     calibrated = probabilities(logits, temperature_e6 / E6)

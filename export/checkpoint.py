@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from appliance.model.inputs import Rows
-from export.errors import ConversionError, RecipeError
-from export.kinds import ImageInput, TextInput
+from export.errors import ConversionError, RecipeError, told
+from export.kinds import EXAMPLE_ROWS, ImageInput, TextInput
 from export.recipe import Recipe, Torch
 from export.session import Outputs
 
@@ -70,8 +70,13 @@ def load(recipe: Recipe) -> nn.Module:
     """
     if not isinstance(recipe.network, Torch):
         raise TypeError("the recipe's network is not a torch module")
-    # A copy: the recipe's callable may hand out a module that somebody else goes on training.
-    module = copy.deepcopy(recipe.network.module())
+    try:
+        # A copy: the recipe's callable may hand out a module that somebody else goes on training.
+        module: object = copy.deepcopy(recipe.network.module())
+    except Exception as error:  # it is anyone's code
+        raise RecipeError(f"the module cannot be built: {told(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise RecipeError(f"module gives a {type(module).__name__}, and not a torch module")
     try:
         module.load_state_dict(_state(recipe.network), strict=True)
     except RuntimeError as error:
@@ -127,9 +132,8 @@ def reference(served: nn.Module, recipe: Recipe, rows: Rows) -> Outputs:
         own = [tuple(array[i : i + recipe.rows_max] for array in rows) for i in range(0, len(rows[0]), recipe.rows_max)]
     try:
         batches = [outputs(served, tensors(part)) for part in own]
-    except RuntimeError as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConversionError(f"The module cannot answer a validation case of its own size: {reason[:200]}") from error
+    except Exception as error:  # it is anyone's code
+        raise ConversionError(f"The module cannot answer the validation cases: {told(error)}") from error
     logits, *embedding = (torch.cat(made).numpy() for made in zip(*batches, strict=True))
     return Outputs(logits, embedding[0] if embedding else None)
 
@@ -148,22 +152,25 @@ def _state(network: Torch) -> dict[str, Tensor]:
         else:
             state = torch.load(network.weights, map_location="cpu", weights_only=True)
     except Exception as error:  # three libraries read this file, each with errors of its own
-        reason = (str(error).splitlines() or [""])[0]
-        raise RecipeError(f"the weights cannot be read: {type(error).__name__}: {reason[:200]}") from error
+        raise RecipeError(f"the weights cannot be read: {told(error)}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     prefix = network.prefix
-    if not isinstance(state, dict) or not all(str(key).startswith(prefix) for key in state):
+    if not isinstance(state, dict) or not all(isinstance(key, str) and key.startswith(prefix) for key in state):
         raise RecipeError(f"the weights are not a state dict whose keys begin with '{prefix}'")
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def _check_outputs(served: nn.Module, recipe: Recipe) -> None:
-    made = outputs(served, example(recipe))
+    try:
+        made = outputs(served, example(recipe))
+    except Exception as error:  # it is anyone's code
+        raise ConversionError(f"The module does not take what its input's kind gives it: {told(error)}") from error
+    rows = EXAMPLE_ROWS
     shapes = [tuple(tensor.shape) if isinstance(tensor, Tensor) else None for tensor in made]
     good = len(made) in (1, 2) and all(isinstance(t, Tensor) and t.dtype == torch.float32 for t in made)
-    if not good or shapes[0] != (5, len(recipe.labels)) or any(s is None or len(s) != 2 or s[0] != 5 for s in shapes):
+    if not good or shapes[0] != (rows, len(recipe.labels)) or any(s is None or len(s) != 2 or s[0] != rows for s in shapes):
         raise ConversionError(
             f"The module must return float32 logits [N, {len(recipe.labels)}], or those and an embedding [N, width]; "
-            f"for 5 rows it returns {', '.join(map(str, shapes))}."
+            f"for {rows} rows it returns {', '.join(map(str, shapes))}."
         )

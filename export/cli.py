@@ -43,11 +43,12 @@ from export.seal import countersign
 from export.trust import Repository
 
 TEMPLATES = Path(__file__).parent / "templates"
+BUNDLE_SUFFIX = ".bundle"
 KINDS = ("image", "tensor", "text", "onnx")
 DONE, MEND, REFUSED, STOPPED = 0, 2, 3, 130
 DESCRIPTIONS = {
-    "read": "reading the recipe and the images",
-    "convert": "converting the module",
+    "read": "reading the recipe and the cases",
+    "convert": "converting the network",
     "parity": "proving parity",
     "calibrate": "calibrating",
     "examine": "examining the data and the answers",
@@ -75,7 +76,7 @@ def main() -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Turns a trained torch classifier into a proven, calibrated, signed bundle."""
+    """Turns a trained classifier into a proven, calibrated, signed bundle."""
 
 
 commands.add_command(trust_cli.group)
@@ -135,8 +136,14 @@ def build(
     as_json: bool,
 ) -> None:
     """Convert, prove, calibrate and seal the model of RECIPE. The first passphrase also seals the content key."""
-    content_key, report = out.with_suffix(".content-key"), report or out.with_suffix(".report.json")
+    whole = out.with_suffix("") if out.suffix == BUNDLE_SUFFIX else out
+    content_key, report = (
+        whole.with_name(f"{whole.name}.content-key"),
+        report or whole.with_name(f"{whole.name}.report.json"),
+    )
     readable = report.with_suffix(".html")
+    if len({path.resolve() for path in (out, content_key, report, readable)}) < 4:
+        raise ConfigError("the bundle, its content key, its report and its page need four names; choose other ones")
     files.require_absent(out, content_key, report, readable)
     opening_words = passphrases(passphrase_files)
     by = signers(signing_keys, opening_words, keys.EXPORTER)

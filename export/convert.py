@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError
 from export.errors import ConversionError
-from export.graph import EMBEDDING, LOGITS, OPSET, Graph, portable, private, publish
+from export.graph import OPSET, Graph, portable, private, publish
+from export.kinds import EMBEDDING, LOGITS
 from export.recipe import OnnxFile, Recipe
 
 if TYPE_CHECKING:

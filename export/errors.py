@@ -16,6 +16,12 @@ A message is one sentence with the figures in it: the reader is the model's auth
 from appliance.errors import ApplianceError
 
 
+def told(error: BaseException) -> str:
+    """What an error of anyone's code says, as the end of a sentence: its kind, and its first line, shortened."""
+    first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+    return f"{type(error).__name__}: {first.strip()[:200]}"
+
+
 class ExportError(ApplianceError):
     """The root; never raised itself."""
 

@@ -21,7 +21,6 @@ from onnx import ModelProto
 from export.errors import ConversionError
 
 OPSET = 20
-LOGITS, EMBEDDING = "logits", "embedding"
 WEIGHTS = "weights"
 EXTERNAL_BYTES_MIN = 1024
 ALIGNMENT_BYTES = 64
@@ -72,6 +71,7 @@ def portable(model: ModelProto, input_names: tuple[str, ...], output_names: tupl
     """
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    _lift_constants(model)
     _strip(model)
     _check_domains(model)
     _check_batch(model, input_names, output_names)
@@ -90,15 +90,33 @@ def portable(model: ModelProto, input_names: tuple[str, ...], output_names: tupl
     return made
 
 
+def _lift_constants(model: ModelProto) -> None:
+    """A constant that a node holds becomes a tensor of its graph, and a large one a weight."""
+    for graph in _graphs(model.graph):
+        given = {value.name for value in graph.output}
+        for node in list(graph.node):
+            tensor = next((one.t for one in node.attribute if one.name == "value" and one.HasField("t")), None)
+            if node.op_type == "Constant" and tensor is not None and node.output[0] not in given:
+                tensor.name = node.output[0]
+                graph.initializer.append(tensor)
+                graph.node.remove(node)
+
+
 def _strip(model: ModelProto) -> None:
     """Remove what torch wrote for debugging: source paths and lines, class names, intermediate shapes."""
     graphs = list(_graphs(model.graph))
     nodes = [node for graph in graphs for node in graph.node]
     tensors = [tensor for graph in graphs for tensor in graph.initializer]
     values = [value for graph in graphs for value in (*graph.input, *graph.output)]
-    for thing in (model, *graphs, *nodes, *tensors, *values):
+    attributes = [attribute for node in nodes for attribute in node.attribute]
+    within = [one.t for one in attributes if one.HasField("t")] + [t for one in attributes for t in one.tensors]
+    for thing in (model, *graphs, *nodes, *tensors, *values, *within):
         thing.ClearField("doc_string")
         thing.ClearField("metadata_props")
+    for attribute in attributes:
+        attribute.ClearField("doc_string")
+    for tensor in within:
+        tensor.ClearField("name")
     for graph in graphs:
         graph.ClearField("value_info")
         graph.name = "model"
@@ -111,17 +129,21 @@ def _strip(model: ModelProto) -> None:
 
 
 def publish(model: ModelProto, names: tuple[str, ...]) -> ModelProto:
-    """Gives inputs and outputs their names. A value inside that has one of them already is called otherwise: torch calls
-    what an ``Embedding`` gives ``embedding``, and hands over a graph in which two values have that name.
+    """Gives inputs and outputs their names, and values inside numbers: their names may say whose work it is, and may be
+    taken. torch calls what an ``Embedding`` gives ``embedding``, and hands over a graph with two values of that name.
     """
-    others = {name: f"inner/{name}" for name in names} | {private(name): name for name in names}
+    of = {private(name): name for name in names} | {"": ""}
+
+    def renamed(name: str) -> str:
+        return of.setdefault(name, f"inner/{len(of)}")
+
     for graph in _graphs(model.graph):
         for values in (graph.input, graph.output, graph.initializer):
             for value in values:
-                value.name = others.get(value.name, value.name)
+                value.name = renamed(value.name)
         for node in graph.node:
             for names_there in (node.input, node.output):
-                names_there[:] = [others.get(name, name) for name in names_there]
+                names_there[:] = [renamed(name) for name in names_there]
     return model
 
 

@@ -33,6 +33,7 @@ from appliance.model import text
 from appliance.model.inputs import DTYPES, Rows
 
 IMAGE, TEXT = "image", "text"
+LOGITS, EMBEDDING = "logits", "embedding"  # what a graph gives
 CHANNEL_ORDERS = ("RGB", "BGR")
 # What torch has no type for, or none that it can export.
 _NOT_IN_TORCH = ("UINT16", "UINT32", "UINT64")
@@ -107,6 +108,7 @@ class TensorInput:
         yield 1 <= len(self.tensors) <= INPUTS_MAX, f"a model has 1 to {INPUTS_MAX} inputs"
         for name, tensor in self.tensors.items():
             yield bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name)), f"the input name '{name}' is not a Python name"
+            yield name not in (LOGITS, EMBEDDING), f"an input cannot be called {name}: an output is"
             known = tensor.datatype in DATATYPES and tensor.datatype not in _NOT_IN_TORCH
             yield known, f"{name}: {tensor.datatype} is not a datatype that a module can take"
             sizes = len(tensor.shape) <= DIMENSIONS_MAX and all(whole(size, 1, ROW_BYTES_MAX) for size in tensor.shape)

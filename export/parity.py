@@ -134,8 +134,8 @@ def _check_composition(session: GraphSession, rows: Rows, network: Outputs, rows
             _require_finite(found, "graph")
             what = f"The graph differs from the network in a logit, in batches of {size},"
             _difference(what, found.logits, network.logits[sample[order]], limits.relative)
-            what = f"A row's logit differs between the row alone and in a batch of {size}"
-            worst = max(worst, _difference(what, found.logits, alone.logits[order], limits.together))
+            of = f"differs between the row alone and in a batch of {size}"
+            worst = max(worst, _apart(f"A row's {{}} {of}", found, alone, order, limits))
     return worst
 
 
@@ -147,8 +147,15 @@ def _check_padding(session: GraphSession, rows: Rows, whole: Outputs, rows_max: 
     disturbed = given.copy()
     disturbed[:, 1:] = np.where(past, words, given[:, 1:])
     found = session.run((disturbed,), rows_max)
-    what = "The answer to a text depends on what stands past its end: a logit differs"
-    return _difference(what, found.logits, whole.logits, limits.together)
+    what = "The answer to a text depends on what stands past its end: its {} differs"
+    return _apart(what, found, whole, np.arange(len(given)), limits)
+
+
+def _apart(what: str, found: Outputs, alone: Outputs, order: NDArray[np.int64], limits: Limits) -> float:
+    """The largest difference in a logit; an embedding, by which the unknown are told, has to keep as still."""
+    if found.embedding is not None and alone.embedding is not None:
+        _difference(what.format("embedding"), found.embedding, alone.embedding[order], limits.together)
+    return _difference(what.format("logit"), found.logits, alone.logits[order], limits.together)
 
 
 def _take(rows: Rows, chosen: NDArray[np.int64]) -> Rows:

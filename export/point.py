@@ -38,7 +38,7 @@ def operating_point(certain: Floats, right: NDArray[np.bool_], error_max: float)
         CalibrationError: no threshold is good enough on so many images; the sentence says what would be.
     """
     if not len(certain):
-        raise CalibrationError("Every validation image counts as unknown, so no answer is left to accept.")
+        raise CalibrationError("Every validation case counts as unknown, so no answer is left to accept.")
     thresholds = np.unique(np.floor(np.asarray(certain, np.float64) * E6).astype(np.int64))
     order = np.argsort(certain, kind="stable")
     # Compared as the product will compare, so that a rounding of the threshold's millionths cannot part the two.
@@ -51,10 +51,11 @@ def operating_point(certain: Floats, right: NDArray[np.bool_], error_max: float)
             return OperatingPoint(threshold, len(right), n, k, upper_bound(k, n))
     n, k, bound = _best(accepted, errors)
     enough = math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-error_max))
+    advice = f"use error_among_accepted_max={math.ceil(bound * 1000) / 1000}, or " if bound < 0.999 else "it takes "
     raise CalibrationError(
         f"No threshold keeps the error among accepted answers at {error_max:.2%} or less with {CONFIDENCE:.0%} "
         f"confidence: the best has {k} errors in {n} answers, a bound of {bound:.2%}; "
-        f"use error_among_accepted_max={math.ceil(bound * 1000) / 1000}, or more validation images "
+        f"{advice}more validation cases "
         f"(at least {enough} accepted without an error, and there are {len(right)})."
     )
 

@@ -22,9 +22,10 @@ from appliance.bundle.manifest import (
     SCORES,
     UNKNOWN_METHODS,
     VERSION_MAX,
+    Code,
     Label,
 )
-from export.errors import RecipeError
+from export.errors import RecipeError, told
 from export.kinds import ImageInput, InputKind, Rules, TensorInput, TextInput, whole
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class OnnxFile:
         yield self.logits != self.embedding, "logits and embedding must be two tensors"
 
 
+# Of the largest |logit| of the golden cases, or of 1: as the parity gate allows, and more where numbers are coarser.
 LOGIT_TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5}
 
 Network: TypeAlias = Torch | OnnxFile
@@ -107,11 +109,6 @@ class Recipe:
         if problems:
             raise RecipeError(*problems)
 
-    @property
-    def tolerance(self) -> float:
-        """How far a logit of a golden case may be off on another machine: further where numbers are coarser."""
-        return LOGIT_TOLERANCES[self.precision] if self.logit_tolerance is None else self.logit_tolerance
-
     def _rules(self) -> Rules:
         """Each rule, and what to say where it is broken. The limits are those of bundle-format section 4."""
         network: object = self.network  # a recipe is not type checked
@@ -135,6 +132,14 @@ class Recipe:
         yield len(self.labels) >= 2, "labels must be at least two"
         yield len(set(names)) == len(names), "labels must have different names"
         yield all(1 <= len(name) <= 200 for name in names), "a label's name must have 1 to 200 characters"
+        codes = [code for code in (label.code for label in self.labels) if code is not None]
+        yield all(isinstance(code, Code) for code in codes), "a label's code must be a Code(system, value), or None"
+        said = [
+            self.intended_use,
+            *names,
+            *(text for code in codes if isinstance(code, Code) for text in (code.system, code.value)),
+        ]
+        yield all(_encodes(text) for text in said), "a text has a character that UTF-8 has no code for"
         for name in ("validation", "training", "none_of_these"):
             place: Path | None = getattr(self, name)
             what = "folder" if images else "file"
@@ -147,7 +152,8 @@ class Recipe:
         yield 0 < self.error_among_accepted_max < 1, "error_among_accepted_max must be between 0 and 1"
         yield 0.5 <= self.label_set_coverage < 1, "label_set_coverage must be from 0.5 to below 1"
         yield whole(self.rows_max, 1, ROWS_MAX), f"rows_max must be from 1 to {ROWS_MAX}"
-        yield 1 <= len(self.providers) <= 8, "providers must be 1 to 8 names"
+        named = all(isinstance(one, str) and one.endswith("ExecutionProvider") for one in self.providers)
+        yield named and 1 <= len(self.providers) <= 8, "providers must be 1 to 8 names such as CPUExecutionProvider"
         yield whole(self.golden_cases, 1, 256), "golden_cases must be from 1 to 256"
         yield self.logit_tolerance is None or 1e-6 <= self.logit_tolerance <= 1, "logit_tolerance must be from 0.000001 to 1"
 
@@ -160,8 +166,10 @@ def load(path: Path, data: Path | None = None) -> Recipe:
     """
     path = path.resolve()
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+    if not path.is_file():
         raise RecipeError(f"there is no recipe file {path.name}")
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{path.name} is not a .py file")
     module = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
@@ -170,8 +178,15 @@ def load(path: Path, data: Path | None = None) -> Recipe:
         made: Any = module.recipe((data or path.parent).resolve())
     except RecipeError:
         raise
-    except Exception as error:  # the file is anyone's code and may raise anything; every case is the recipe's
-        raise RecipeError(f"{path.name} does not give a recipe: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # the file is anyone's code; every case is the recipe's
+        raise RecipeError(f"{path.name} does not give a recipe: {told(error)}") from error
     if not isinstance(made, Recipe):
         raise RecipeError(f"{path.name} gives a {type(made).__name__}, not a Recipe")
     return made
+
+
+def _encodes(text: object) -> bool:
+    try:
+        return isinstance(text, str) and text.encode() is not None
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False

@@ -23,19 +23,21 @@ from numpy.typing import NDArray
 from appliance.errors import InvalidInput
 from appliance.model import inputs
 from appliance.model.inputs import DTYPES, Content, Encoded, Raw, Rows
+from export.bare import bare
 from export.errors import RecipeError
 from export.kinds import ImageInput, TensorInput, TextInput
 from export.recipe import Recipe
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+FIELD_CHARACTERS_MAX = 1 << 20  # as many as a text may have bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Validation:
     """N cases in a fixed order. ``rows`` is an array ``[N, ...]`` for each input; ``labels``, int64 ``[N]``, -1 for none.
 
-    ``content`` gives what a caller would send for the case at a place. All are held in memory: 10,000 images of 224 × 224
-    RGB are 1.5 GB.
+    ``content`` gives what a caller would send for the case at a place, an image without its metadata. All are held in
+    memory: 10,000 images of 224 × 224 RGB are 1.5 GB.
     """
 
     names: tuple[str, ...]
@@ -93,7 +95,11 @@ def _images(recipe: Recipe, folder: Path, which: str, labelled: bool) -> Validat
             raise RecipeError(f"{which} image {names[i]}: {error}") from error
     labels = [index[path.parent.name] if labelled else -1 for path in paths]
     return Validation(
-        names, (rows,), np.array(labels, np.int64), _groups(recipe, names), lambda i: (Encoded((paths[i].read_bytes(),)),)
+        names,
+        (rows,),
+        np.array(labels, np.int64),
+        _groups(recipe, names) if labelled else None,
+        lambda i: (Encoded((bare(paths[i].read_bytes()),)),),
     )
 
 
@@ -108,6 +114,9 @@ def _tensors(recipe: Recipe, file: Path, which: str, labelled: bool) -> Validati
     missing = [name for name in wanted if name not in arrays]
     if missing:
         raise RecipeError(f"{which}: {file.name} lacks the arrays {', '.join(missing)}")
+    flat = [name for name, array in arrays.items() if array.ndim == 0]
+    if flat:
+        raise RecipeError(f"{which}: the array {flat[0]} has no dimension of cases")
     cases = len(arrays[wanted[0]])
     for spec in specs:
         array = arrays[spec.name]
@@ -117,7 +126,7 @@ def _tensors(recipe: Recipe, file: Path, which: str, labelled: bool) -> Validati
                 f"{DTYPES[spec.datatype]} [cases, {', '.join(map(str, spec.shape))}]"
             )
     names = tuple(f"row {i}" for i in range(cases))
-    groups = tuple(map(str, arrays["groups"])) if "groups" in arrays else _groups(recipe, names)
+    groups = tuple(map(str, arrays["groups"])) if "groups" in arrays else _groups(recipe, names) if labelled else None
     labels = arrays["labels"] if labelled else np.full(cases, -1)
     if labels.shape != (cases,) or labels.dtype.kind not in "iu" or (groups is not None and len(groups) != cases):
         raise RecipeError(f"{which}: labels must be whole numbers and groups texts, one for each of the {cases} cases")
@@ -133,25 +142,32 @@ def _tensors(recipe: Recipe, file: Path, which: str, labelled: bool) -> Validati
 
 def _texts(recipe: Recipe, file: Path, which: str, labelled: bool) -> Validation:
     index = {label.name: i for i, label in enumerate(recipe.labels)}
+    csv.field_size_limit(FIELD_CHARACTERS_MAX)
     try:
         with file.open(encoding="utf-8", newline="") as stream:
-            table = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True))
+            reader = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+            table = [(reader.line_num, line) for line in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise RecipeError(f"{which}: {file.name} is not a tab-separated file in UTF-8") from error
     columns = {"text", "label"} if labelled else {"text"}
-    if not table or not columns <= table[0].keys():
+    if not table or not columns <= set(reader.fieldnames or ()):
         raise RecipeError(f"{which}: {file.name} has no line below a first one that names {' and '.join(sorted(columns))}")
-    for i, line in enumerate(table, 2):
-        if line["text"] is None or None in line or (labelled and line["label"] not in index):
-            raise RecipeError(f"{which}: line {i} of {file.name} has another number of columns, or a label of no name")
-    encoded = [line["text"].encode() for line in table]
-    names = tuple(f"line {i}" for i in range(2, len(table) + 2))
+    for number, line in table:
+        if None in line or None in line.values() or (labelled and line["label"] not in index):
+            raise RecipeError(f"{which}: line {number} of {file.name} has another number of columns, or a label of no name")
+    encoded = [line["text"].encode() for _, line in table]
+    names = tuple(f"line {number}" for number, _ in table)
     try:
         rows = inputs.read(recipe.input.specs[0], Encoded(encoded))
     except InvalidInput as error:
         raise RecipeError(f"{which}, counting from 0 below the first line: {error}") from error
-    labels = np.array([index[line["label"]] if labelled else -1 for line in table], np.int64)
-    groups = tuple(line["group"] or "" for line in table) if "group" in table[0] else _groups(recipe, names)
+    labels = np.array([index[line["label"]] if labelled else -1 for _, line in table], np.int64)
+    if not labelled:
+        groups = None
+    elif "group" in table[0][1]:
+        groups = tuple(line["group"] for _, line in table)
+    else:
+        groups = _groups(recipe, names)
     return Validation(names, (rows,), labels, groups, partial(_encoded, encoded))
 
 
@@ -160,7 +176,14 @@ def _encoded(elements: Sequence[bytes], i: int) -> tuple[Content, ...]:
 
 
 def _groups(recipe: Recipe, names: Iterable[str]) -> tuple[str, ...] | None:
-    return None if recipe.group is None else tuple(str(recipe.group(name)) for name in names)
+    """Raises RecipeError where the recipe's function cannot tell the group of a name."""
+    made = []
+    for name in names if recipe.group is not None else ():
+        try:
+            made.append(str(recipe.group(name)))  # type: ignore[misc]
+        except Exception as error:  # it is anyone's code
+            raise RecipeError(f"group cannot be told of '{name}': {type(error).__name__}: {error}") from error
+    return None if recipe.group is None else tuple(made)
 
 
 def _in_range(labels: NDArray[Any], recipe: Recipe, which: str, labelled: bool) -> NDArray[np.int64]:

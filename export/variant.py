@@ -19,6 +19,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from appliance.model.inputs import Rows
 from export.errors import ConversionError
@@ -59,8 +60,10 @@ def speeds(sessions: dict[str, GraphSession], cases: Rows, rows_max: int) -> dic
 
 
 def _half(graph: Graph) -> onnx.ModelProto:
-    made: onnx.ModelProto = convert_float_to_float16(graph.model(), keep_io_types=True)
-    return made
+    made = OnnxModel(convert_float_to_float16(graph.model(), keep_io_types=True))
+    made.topological_sort()  # the tool puts the casts of its inputs behind what they go into
+    model: onnx.ModelProto = made.model
+    return model
 
 
 def _integers(graph: Graph, input_names: tuple[str, ...], cases: Rows) -> onnx.ModelProto:

@@ -128,7 +128,7 @@ def test_unknown_without_an_embedding_is_refused() -> None:
 
 def test_too_few_images_are_refused() -> None:
     logits, labels = draw(2, 99, 1.0)
-    with pytest.raises(CalibrationError, match="at least 100 validation images, and there are 99"):
+    with pytest.raises(CalibrationError, match="at least 100 validation cases, and there are 99"):
         calibrate(Outputs(logits, None), labels, WISHES)
 
 

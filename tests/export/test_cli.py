@@ -152,7 +152,7 @@ def few_images(desk: Desk, folder: Path, each: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("each", "said"), [(5, "at least 100 validation images, and there are 50"), (10, "No threshold keeps the error")]
+    ("each", "said"), [(5, "at least 100 validation cases, and there are 50"), (10, "No threshold keeps the error")]
 )
 def test_refused_build_leaves_no_file(desk: Desk, tmp_path: Path, each: int, said: str) -> None:
     """Too few images, or too few for the promise asked: one sentence, exit 3, an empty folder."""

@@ -35,6 +35,13 @@ def forge(*, rows: object = "batch", opset: int = 20, domain: str = "", width: i
         imports.append(helper.make_opsetid(domain, 1))
     model = helper.make_model(graph, opset_imports=imports)
     model.ir_version = 10
+    held = numpy_helper.from_array(np.zeros(width, np.float32), "secret_folder/zeros")
+    held.doc_string = "/secret_folder/net.py:13"
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["zeros"], value=held))
+    model.graph.node.insert(4, helper.make_node("Add", ["product", "zeros"], ["sum"]))
+    model.graph.node[5].input[0] = "sum"
+    for attribute in (one for node in model.graph.node for one in node.attribute):
+        attribute.doc_string = "class VerySecretNet"
     for thing in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input):
         thing.doc_string = "/secret_folder/net.py:12"
         thing.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File /secret_folder/net.py in VerySecretNet")
@@ -77,7 +84,7 @@ def test_weights_stand_apart_and_aligned(opened: Opened) -> None:
 
 def test_graph_and_weights_compute_what_the_model_did() -> None:
     made = take(forge())
-    assert len(made.weights) == 4 * 300 * 4
+    assert len(made.weights) >= 4 * 300 * 4 + 300 * 4, "a constant that a node held, too"
     images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)
     expected = images.reshape(2, 4).astype(np.float32) @ (np.arange(1200, dtype=np.float32).reshape(4, 300) / 1000)
     assert GraphSession(made).run((images,), 2).logits == pytest.approx(expected, rel=1e-5)

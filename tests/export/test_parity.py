@@ -150,3 +150,21 @@ def test_close_call_is_no_difference_and_a_clear_one_is() -> None:
         parity._check_top(found, np.array([[1.0, 1.1, 0.0]]), LIMITS["fp32"])
     allowed = replace(LIMITS["fp32"], agreement=0.5)
     assert parity._check_top(np.repeat(found, 2, 0), np.array([[1.0, 1.1, 0.0], [1.1, 1.0, 0.0]]), allowed) == (0, 0.5)
+
+
+def test_embedding_that_depends_on_its_neighbours_does_not_pass() -> None:
+    """Logits keep still, and an input would be taken for one of another kind by the company it keeps."""
+    nodes = [
+        helper.make_node("Identity", ["given"], ["logits"]),
+        helper.make_node("ReduceMean", ["given", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["given", "mean"], ["embedding"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("given", "logits", "embedding")
+    ]
+    graph = helper.make_graph(nodes, "mixing", values[:1], values[1:], [onnx.numpy_helper.from_array(np.array([0]), "axes")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = GraphSession(Graph(model.SerializeToString(), b""))
+    rows = (np.random.default_rng(1).normal(size=(96, 3)).astype(np.float32),)
+    with pytest.raises(ParityError, match="A row's embedding differs between the row alone and in a batch of"):
+        parity.check(session, rows, session.run(rows, 32), ANY[:96], 32)

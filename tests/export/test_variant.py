@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from appliance.model import inputs
 from appliance.model.inputs import Rows
 from export import variant
 from export.errors import ConversionError
-from export.graph import EMBEDDING, LOGITS, Graph
+from export.graph import Graph
+from export.kinds import EMBEDDING, LOGITS
 from export.session import GraphSession
 from tests.export.desk import Opened
 
@@ -38,6 +40,22 @@ def test_variant_is_smaller_and_answers_alike(
     assert (found.logits.argmax(1) == whole.logits.argmax(1)).mean() >= agreement
     model = onnx.load_model_from_string(graph.graph)
     assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_half_precision_takes_tensors_that_callers_send_as_floats() -> None:
+    """The tool puts the cast of such an input behind what it goes into; an input of pixels never showed it."""
+    rng = np.random.default_rng(0)
+    weight, rows = rng.normal(size=(6, 3)).astype(np.float32), (rng.normal(size=(40, 6)).astype(np.float32),)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["product"]), helper.make_node("Relu", ["product"], [LOGITS])],
+        "by hand",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 6])],
+        [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", 3])],
+        [onnx.numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    half = variant.make("fp16", Graph(model.SerializeToString(), b""), ("x",), (LOGITS,), rows)
+    assert GraphSession(half).run(rows, 8).logits == pytest.approx(np.maximum(rows[0] @ weight, 0), abs=0.02)
 
 
 def test_graph_that_cannot_be_quantised_is_one_sentence(opened: Opened, images: Rows) -> None:

@@ -50,6 +50,8 @@ def test_a_malformed_neighbour_is_refused_alone(siege: Siege, name: str) -> None
     expected = {"INVALID_ARGUMENT"}
     if name == "empty request":
         expected |= {"NOT_FOUND"}  # an empty message names no model
+    if name == "flat shape":
+        expected |= {"RESOURCE_EXHAUSTED"}  # it says that it has 64 rows, for which there may be no room
     if name == "garbage for protobuf":
         expected |= {"NOT_FOUND", "INTERNAL", "UNKNOWN"}
     assert set(tally.hostile) <= expected
