@@ -11,8 +11,9 @@ bound to the machine's TPM if the hospital wants it, from systemd (docs/keys.md)
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from appliance import durable
 from appliance.bundle import secret
@@ -43,9 +44,16 @@ class KeyProvider(Protocol):
     def erase(self, purpose: str) -> None:
         """Forgets a secret for good. Raises KeyUnavailable where it cannot be."""
 
+    def settle(self, purpose: str) -> None:
+        """Forgets for good what a crash left beside a secret. Raises KeyUnavailable where it cannot be."""
+
 
 class SealedFiles:
-    """Secrets in ``DIRECTORY/<purpose>.key``, mode 0600, sealed under a passphrase (bundle-format section 9)."""
+    """Secrets in ``DIRECTORY/<purpose>.key``, mode 0600, sealed under a passphrase (bundle-format section 9).
+
+    While one is replaced, ``<purpose>.key.new`` is what takes its place and ``<purpose>.key.old`` what it was. Both can be
+    unsealed as the secret can, so where a crash leaves one of them, it is overwritten before it loses its name.
+    """
 
     def __init__(self, directory: Path, passphrase: bytes) -> None:
         self._directory, self._passphrase = directory, passphrase
@@ -61,6 +69,7 @@ class SealedFiles:
         drawn = os.urandom(32)
         try:
             write_private(self._path(purpose), secret.seal(drawn, self._passphrase, purpose))
+            durable.sync(self._directory)  # else a power cut could take the key under which records were made
         except OSError:
             raise KeyUnavailable(f"The {purpose} exists already, or its folder cannot be written.") from None
         return drawn
@@ -69,27 +78,46 @@ class SealedFiles:
         return self._path(purpose).exists()
 
     def replace(self, purpose: str, left: bytes) -> None:
-        path = self._path(purpose)
-        beside = path.with_name(f"{path.name}.new")
+        path, new, old = self._names(purpose)
         try:
-            beside.unlink(missing_ok=True)  # what a crash left
-            write_private(beside, secret.seal(left, self._passphrase, purpose))
-            with path.open("r+b") as old:
-                beside.replace(path)
-                durable.sync(self._directory)
-                _overwrite(old)
+            self._forget_leftovers(purpose)
+            write_private(new, secret.seal(left, self._passphrase, purpose))
+            old.hardlink_to(path)  # a file without a name could not be overwritten after a crash
+            durable.sync(self._directory)
+            new.replace(path)
+            durable.sync(self._directory)
+            _forget(old)
         except OSError:
+            with suppress(OSError):
+                self._forget_leftovers(purpose)
             raise KeyUnavailable(f"The {purpose} cannot be written.") from None
 
     def erase(self, purpose: str) -> None:
-        path = self._path(purpose)
         try:
-            with path.open("r+b") as file:
-                _overwrite(file)
-            path.unlink()
-            durable.sync(self._directory)
+            self._forget_leftovers(purpose)  # first: as long as the secret is there, whoever was interrupted tries again
+            _forget(self._path(purpose))
         except OSError:
             raise KeyUnavailable(f"The {purpose} cannot be erased.") from None
+
+    def settle(self, purpose: str) -> None:
+        try:
+            self._forget_leftovers(purpose)
+        except OSError:
+            raise KeyUnavailable(f"What a crash left of the {purpose} cannot be erased.") from None
+
+    def _forget_leftovers(self, purpose: str) -> None:
+        path, new, old = self._names(purpose)
+        if new.exists():
+            _forget(new)
+        if old.exists() and path.exists() and old.samefile(path):
+            old.unlink()  # nothing had taken its place yet: this is the secret itself
+        elif old.exists():
+            _forget(old)
+
+    def _names(self, purpose: str) -> tuple[Path, Path, Path]:
+        """A secret's file, what is to take its place, and what it was."""
+        path = self._path(purpose)
+        return path, path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
 
     def _path(self, purpose: str) -> Path:
         return self._directory / f"{purpose.replace(' ', '-')}.key"
@@ -135,8 +163,11 @@ def write_private(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _overwrite(file: BinaryIO) -> None:
-    """Where the disk writes in place, nothing of it is left."""
-    file.write(bytes(os.fstat(file.fileno()).st_size))
-    file.flush()
-    os.fsync(file.fileno())
+def _forget(path: Path) -> None:
+    """Overwrites a file, then takes its name away: where the disk writes in place, nothing of it is left. Raises OSError."""
+    with path.open("r+b") as file:
+        file.write(bytes(os.fstat(file.fileno()).st_size))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+    durable.sync(path.parent)

@@ -121,6 +121,7 @@ async def erase(config: Config, index: int, row: int | None, reason: str) -> int
             raise ConfigError(f"record {index} has no such image")
         if not keys.has(purpose):
             raise ConfigError(f"the {purpose} was erased, and with it that of record {index}")
+        keys.settle(purpose)  # an erasure that a crash interrupted is finished, though nothing else is left to do
         epoch = Epoch.decode(given["epoch"], keys.get(purpose))
         there = [i for i, key in enumerate(epoch.row_keys(call["request_id"], rows)) if key is not None and row in (None, i)]
         if not there:

@@ -218,11 +218,15 @@ def test_a_row_that_was_erased_is_never_matched_again_and_every_other_row_is(ans
         assert run("audit", "erase", *wrong, *where).code in (2, 4)
     assert run("audit", "erase", index, "--site", site.root, "--reason", "").code == 2
     assert (proved(0).code, proved(1).code) == (0, 0), "nothing was erased for a reason that is none"
+    key, old = root / "keys" / "pseudonym-key.key", root / "keys" / "pseudonym-key.key.old"
+    whole = key.read_bytes()
     erased = run("audit", "erase", index, "--row", 0, *where)
     assert erased == Ran(0, f"The keys of 1 images of record {index} are erased. Erase their backups too.\n", "")
     assert (proved(0).code, "1 of the 2 images" in proved(0).err, "were erased" in proved(0).err) == (2, True, True)
     assert (proved(1).code, "The file is row 1" in proved(1).err) == (0, True)
+    old.write_bytes(whole)  # a crash before it was overwritten
     assert run("audit", "erase", index, "--row", 0, *where).code == 2, "it was erased already"
+    assert not old.exists(), "what a crash left is erased before anybody is told so"
     with running(site) as found, found.client("reader") as client:
         client.classify("forged", [(folder / "1.png").read_bytes()], client_reference="study-11")
     later = next(r for r in records(site) if r.get("client_reference") == "study-11")
