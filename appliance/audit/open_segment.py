@@ -96,8 +96,7 @@ class OpenSegment:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._end, self._head_end = fd, len(head.frames), len(head.frames)
-        with suppress(OSError):
-            self._spares = [os.open("/dev/null", os.O_RDONLY) for _ in range(SPARE_FILES)]
+        self._take_spares()
 
     def recover(self, verifier: VerifierKey) -> tuple[Tree, Recovered | None]:
         """Opens the last segment and cuts off what a crash left; of a log without one, it stays closed.
@@ -119,6 +118,7 @@ class OpenSegment:
             os.ftruncate(self._fd, self._end)
             os.posix_fallocate(self._fd, 0, max(self._segment_bytes, self._end))
             os.fsync(self._fd)
+            self._take_spares()
             return found.tree, Recovered(found.cut_records, cut) if cut else None
         return Tree(), Recovered(0, cut) if cut else None
 
@@ -126,6 +126,12 @@ class OpenSegment:
         self._release_spares()
         with suppress(OSError):
             os.close(self._fd)
+
+    def _take_spares(self) -> None:
+        """Keeps the descriptors of a new segment, as many as there are: before strangers connect, there are enough."""
+        with suppress(OSError):
+            while len(self._spares) < SPARE_FILES:
+                self._spares.append(os.open("/dev/null", os.O_RDONLY))
 
     def _release_spares(self) -> None:
         """Makes room for the files of a new segment, though strangers' connections have taken every other."""

@@ -3,8 +3,9 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,61 @@ def test_a_log_that_cannot_go_on_with_a_new_segment_says_so_and_loses_nothing(
     assert verify(folder, VERIFIER).size == answered + 1
     assert grow(folder, 1, segment_bytes=20_000).recovered is None
     assert verify(folder, VERIFIER).size == answered + 2
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """As when strangers' connections have taken every one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open("/dev/null", os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 50, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("is_reopened", [False, True], ids=["new", "reopened"])
+def test_a_log_goes_on_with_new_segments_though_no_descriptor_is_left(tmp_path: Path, is_reopened: bool) -> None:
+    folder = tmp_path / "log"
+    if is_reopened:
+        grow(folder, 1, segment_bytes=20_000)
+
+    async def run() -> None:
+        journal = logs.journal(folder, segment_bytes=20_000)
+        with no_descriptor_left():
+            await append(journal, 120)
+        journal.close()
+
+    asyncio.run(run())
+    assert len(segment_paths(folder)) > 2
+    assert {record["event"] for record in logs.records(folder)} == {"start"}
+
+
+def test_a_log_that_is_closed_keeps_no_descriptor_though_there_was_one_for_half_of_what_it_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real, spares = tmp_path / "log", os.open, list[int]()
+    grow(folder, 1)
+
+    def afflicted(path: Any, *arguments: Any, **options: Any) -> int:
+        if path != "/dev/null":
+            return real(path, *arguments, **options)
+        if spares:
+            raise OSError(errno.EMFILE, "as the test wants it")
+        spares.append(real(path, *arguments, **options))
+        return spares[0]
+
+    monkeypatch.setattr(os, "open", afflicted)
+    grow(folder, 1)
+    assert len(spares) == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(spares[0])
 
 
 def test_where_a_half_made_segment_cannot_be_taken_back_nothing_more_is_written(
