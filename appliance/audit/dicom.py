@@ -62,7 +62,7 @@ def message(record: dict[str, Any], origin: str) -> str:
     source = _add(root, "AuditSourceIdentification", AuditSourceID=origin)
     _add(source, "AuditSourceTypeCode", **{"csd-code": _APPLICATION_SERVER})
     place = {name: record[name] for name in ("index", "request_id", "client_reference") if name in record}
-    alert = {"Alert Description": own} if kind == vocabulary.SECURITY_ALERT else {}
+    alert = {} if (about := vocabulary.alert(record)) is None else {"Alert Description": about}
     said = place | record.get("detail", {}) | alert
     _object(root, _URI, origin, "Security Audit Log", said, role=_SECURITY_RESOURCE)
     if (model := vocabulary.model(record)) is not None:

@@ -1,14 +1,18 @@
 """A record in FHIR's words: AuditEvent, R4 (hl7.org/fhir/R4/auditevent.html).
 
 What happened is a coded event of DICOM's audit vocabulary with our own event or method as its subtype; who asked is the
-agent; the model, and each image by its pseudonym, are entities, with what was answered as their details.
+agent; the model, and each image by its pseudonym, are entities, with what was answered as their details. Of an act what
+is needed to understand it, such as a reason, are details of the log itself.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from appliance.audit import vocabulary
 
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
+_NO_STRING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]|[^ \t\r\n\\S]")  # what a string of FHIR may not hold
 _ACTIONS = {
     "call": "E",
     "model.card": "R",
@@ -36,7 +40,8 @@ def event(record: dict[str, Any], origin: str) -> dict[str, Any]:
         "agent": [_agent(record.get("caller"), origin)],
         "source": {"observer": {"identifier": {"value": origin}}},
     }
-    found = [model] if (model := vocabulary.model(record)) else []
+    found = [(origin, detail)] if (detail := record.get("detail")) else []
+    found += [model] if (model := vocabulary.model(record)) else []
     entities = [_entity(*one) for one in (*found, *vocabulary.images(record))]
     return said | ({"entity": entities} if entities else {})
 
@@ -48,6 +53,8 @@ def _agent(caller: dict[str, Any] | None, origin: str) -> dict[str, Any]:
     return {"who": {"identifier": {"value": caller["name"]}}, "requestor": True} | ({"role": roles} if roles else {})
 
 
-def _entity(identifier: str, said: dict[str, str]) -> dict[str, Any]:
-    details = [{"type": name, "valueString": value} for name, value in said.items()]
+def _entity(identifier: str, said: Mapping[str, object]) -> dict[str, Any]:
+    """In FHIR no string is empty, so a detail that is has no place in it."""
+    texts = {name: _NO_STRING.sub("\ufffd", str(value)) for name, value in said.items()}
+    details = [{"type": name, "valueString": text} for name, text in texts.items() if text]
     return {"what": {"identifier": {"value": identifier}}} | ({"detail": details} if details else {})

@@ -12,7 +12,7 @@ _KINDS = {
     "alarm": SECURITY_ALERT,
     "log.degraded": SECURITY_ALERT,
 }
-_SUCCESS, _MINOR, _SERIOUS = "0", "4", "8"
+_SUCCESS, _MINOR, _SERIOUS, _MAJOR = "0", "4", "8", "12"
 _OUTCOMES = {"answered": _SUCCESS, "done": _SUCCESS, "failed": _SERIOUS, "unavailable": _SERIOUS}
 _DECISIONS = {"A": "accept", "B": "abstain", "O": "out of distribution"}
 
@@ -24,8 +24,22 @@ def kind(record: dict[str, Any]) -> tuple[str, str]:
 
 
 def outcome(record: dict[str, Any]) -> tuple[str, str]:
-    """How it ended: a code, and our own words."""
+    """How it ended: a code, and our own words. Of what is itself bad news it is not whether that could be put on record."""
+    match record:
+        case {"event": "alarm", "detail": {"kind": kind, "on": 1}}:
+            return _MINOR, f"{kind} begins"
+        case {"event": "alarm", "detail": {"kind": kind}}:
+            return _SUCCESS, f"{kind} ends"
+        case {"event": "log.degraded"}:
+            return _MAJOR, "the log takes no more records"
     return _OUTCOMES.get(record["outcome"], _MINOR), " ".join(filter(None, (record["outcome"], record.get("error"))))
+
+
+def alert(record: dict[str, Any]) -> str | None:
+    """What a security alert is about, of an alarm its kind; None where the record is of something else."""
+    if kind(record) != SECURITY_ALERT:
+        return None
+    return str(record["detail"]["kind"]) if record["event"] == "alarm" else str(record["event"])
 
 
 def images(record: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -46,7 +60,8 @@ def images(record: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def model(record: dict[str, Any]) -> tuple[str, dict[str, str]] | None:
-    """The id of its model, and what else is said of that."""
+    """The id of its model, and what else is said of that: each threshold too that was not as the vendor has signed it."""
     if (said := record.get("model")) is None:
         return None
-    return said["id"], {name: str(said[name]) for name in ("version", "digest") if name in said}
+    known = {name: str(said[name]) for name in ("version", "digest") if name in said}
+    return said["id"], known | {f"override.{name}": str(value) for name, value in said.get("override", {}).items()}

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.audit import dicom
-from tests.audit.test_fhir import ANSWERED, CALLER, ORIGIN
+from tests.audit.test_fhir import ANSWERED, BEGINS, CALLER, DEGRADED, ORIGIN, OVERRIDDEN, of
 
 CODE = ("csd-code codeSystemName originalText", "displayName", "")
 FORM = {  # attributes that must be there, others that may, and the children in their order
@@ -93,12 +93,37 @@ def test_an_answer_says_who_asked_which_model_about_which_images_and_what_it_sai
     ("alarm", "110113", "alarm", "99APPLIANCE", "E"), ("model.install", "110100", "model.install", "99APPLIANCE", "E"),
 ])  # fmt: skip
 def test_acts_have_the_standards_codes_and_else_our_own(event: str, code: str, kind: str, scheme: str, action: str) -> None:
-    act = {"v": 1, "index": 7, "time": ANSWERED["time"], "event": event, "outcome": "done", "detail": {"on": 1}}
+    act = {
+        "v": 1,
+        "index": 7,
+        "time": ANSWERED["time"],
+        "event": event,
+        "outcome": "done",
+        "detail": {"kind": "revoked", "on": 1},
+    }
     root = valid(act)
     assert (root[0][0].get("csd-code"), root[0].get("EventActionCode")) == (code, action)
     assert (root[0][1].get("csd-code"), root[0][1].get("codeSystemName")) == (kind, scheme)
     assert details(root[-1]).items() >= {"index": "7", "on": "1"}.items()
     assert ("Alert Description" in details(root[-1])) == (code == "110113")
+
+
+@pytest.mark.parametrize(("changes", "outcome", "alert"), [
+    (BEGINS, "4", "grant_ends"), (BEGINS | {"detail": BEGINS["detail"] | {"on": 0}}, "0", "grant_ends"),
+    (DEGRADED, "12", "log.degraded"),
+])  # fmt: skip
+def test_bad_news_is_no_success_and_an_alarm_is_described_by_its_kind(
+    changes: dict[str, Any], outcome: str, alert: str
+) -> None:
+    root = valid(of(changes))
+    assert root[0].get("EventOutcomeIndicator") == outcome
+    assert details(root[-1])["Alert Description"] == alert
+
+
+def test_an_answer_by_thresholds_of_the_sites_own_says_so() -> None:
+    _, model, *_ = valid(ANSWERED | OVERRIDDEN).iter("ParticipantObjectIdentification")
+    said = details(model)
+    assert (said["override.accept_at_least_e6"], said["override.reject_above_e6"]) == ("800000", "-5")
 
 
 @settings(max_examples=100)
