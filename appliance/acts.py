@@ -25,9 +25,10 @@ from appliance.audit.journal import Journal
 from appliance.audit.record import Entry
 from appliance.bundle.policy import Policy
 from appliance.errors import AuditUnavailable, ConfigError, Overloaded
+from appliance.gate import answering
 from appliance.recall import Recalled
 from appliance.site import Site
-from appliance.state import State
+from appliance.state import State, Version
 
 TICK_S = 60.0
 REASON_CHARACTERS_MAX = 200
@@ -57,8 +58,9 @@ def utc_now() -> datetime:
 class Acts:
     """What a site remembers, and the one way to change it. Use from one event loop, while its journal is open.
 
-    ``serving`` says which version of each model is active in this process, and ``drifting`` which alarms what it decides
-    gives rise to; ``tell`` hears, at every tick, the alarms that are on and what is remembered.
+    ``versions_max`` versions of each model serve at once. ``serving`` says which one is active in this process, and
+    ``drifting`` which alarms what it decides gives rise to; ``tell`` hears, at every tick, the alarms that are on and
+    what is remembered.
     """
 
     def __init__(
@@ -68,12 +70,13 @@ class Acts:
         journal: Journal,
         recalled: Recalled,
         *,
+        versions_max: int,
         clock: Callable[[], datetime] = utc_now,
         serving: Callable[[], Mapping[str, int] | None] = lambda: None,
         drifting: Callable[[], Iterable[Alarm]] = lambda: (),
         tell: Callable[[Sequence[Alarm], State, datetime], None] = lambda on, state, now: None,
     ) -> None:
-        self.state, self.journal = recalled.state, journal
+        self.state, self.journal, self.versions_max = recalled.state, journal, versions_max
         self._recalled = recalled.acts
         self._site, self._seed, self._clock, self._serving, self._tell = site, seed, clock, serving, tell
         self._drifting = drifting
@@ -89,6 +92,10 @@ class Acts:
     def policies(self) -> tuple[Policy, ...]:
         """What the vendors say. Raises StateError where a policy is not the one that was verified."""
         return self._site.policies(self.state)
+
+    def answering(self, name: str) -> list[Version]:
+        """The versions of a model that answer, the active one first."""
+        return answering(self._site, self.state, name, self.versions_max)
 
     @asynccontextmanager
     async def act(
@@ -145,7 +152,7 @@ class Acts:
         await self.settle()
         async with self._lock:
             now, serving = self._clock(), self._serving()
-            found = await asyncio.to_thread(lambda: list(alarms(self._site, self.state, now, serving)))
+            found = await asyncio.to_thread(lambda: list(alarms(self._site, self.state, now, self.versions_max, serving)))
             found += self._drifting()  # not in a thread: calls are counted meanwhile
             on = {(alarm.kind, alarm.subject): alarm for alarm in found}
             for which in on.keys() ^ self._on.keys():

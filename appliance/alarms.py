@@ -14,7 +14,7 @@ from appliance.bundle.grant import Terms
 from appliance.bundle.policy import Policy
 from appliance.drift import Drift, Share
 from appliance.errors import ApplianceError, NotAdmitted, Revoked, StateError
-from appliance.gate import require_vouched_for
+from appliance.gate import answering, require_vouched_for
 from appliance.site import Site
 from appliance.state import State, Version
 
@@ -34,8 +34,10 @@ class Alarm:
     urgent: bool = True
 
 
-def alarms(site: Site, state: State, now: datetime, serving: Mapping[str, int] | None = None) -> Iterator[Alarm]:
-    """Everything that is wrong at a site, now or soon.
+def alarms(
+    site: Site, state: State, now: datetime, versions_max: int, serving: Mapping[str, int] | None = None
+) -> Iterator[Alarm]:
+    """Everything that is wrong at a site, now or soon. ``versions_max`` versions of each model answer at once.
 
     ``serving``, the active version of each model in a running appliance, is compared with what should be active.
     """
@@ -54,7 +56,8 @@ def alarms(site: Site, state: State, now: datetime, serving: Mapping[str, int] |
         except StateError as error:
             yield Alarm("trust_damaged", name, str(error))
     for name, model in state.models.items():
-        for version in (version for version in model.serving if version.override):
+        # Not of all that is remembered: by what answers nobody, nothing is decided.
+        for version in (version for version in answering(site, state, name, versions_max) if version.override):
             sentence = f"by an operator's act, and not as its vendor has signed, it {version.override}"
             yield Alarm("threshold_overridden", f"{name} {version.version}", sentence, urgent=False)
         for active in model.serving[:1]:

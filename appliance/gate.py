@@ -65,7 +65,7 @@ def require_vouched_for(site: Site, policy: Policy, name: str, version: Version)
     genuine.require_published()
 
 
-def answering(site: Site, state: State, name: str, versions_max: int) -> list[int]:
+def answering(site: Site, state: State, name: str, versions_max: int) -> list[Version]:
     """The versions of a model that answer: the active one, first and in any case, and those before it, if vouched for."""
     if name not in state.models:
         return []
@@ -79,4 +79,4 @@ def answering(site: Site, state: State, name: str, versions_max: int) -> list[in
         return True
 
     serving = known.serving[:versions_max]
-    return [version.version for i, version in enumerate(serving) if i == 0 or is_vouched_for(version)]
+    return [version for i, version in enumerate(serving) if i == 0 or is_vouched_for(version)]

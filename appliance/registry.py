@@ -30,7 +30,7 @@ from appliance.bundle.policy import Policy
 from appliance.canonical import is_fingerprint
 from appliance.engine.session import Hardware
 from appliance.errors import ApplianceError, ConfigError, NewVendor, NotAdmitted, StateError
-from appliance.gate import Gate, answering
+from appliance.gate import Gate
 from appliance.load import LoadedModel, load
 from appliance.model.decision import E6
 from appliance.override import AS_SIGNED, Override
@@ -49,7 +49,7 @@ class InstalledModel:
 
 
 class Registry:
-    """The models and vendors of one site. ``versions_max`` versions of each model serve at once."""
+    """The models and vendors of one site."""
 
     def __init__(
         self,
@@ -58,12 +58,11 @@ class Registry:
         key: RecipientKey,
         hardware: Hardware,
         *,
-        versions_max: int,
         servables: Servables | None = None,
     ) -> None:
         self.acts = acts
         self._site, self._key, self._hardware = site, key, hardware
-        self._servables, self._versions_max = servables, versions_max
+        self._servables = servables
 
     # --- models ------------------------------------------------------------------------------------------------------
 
@@ -161,7 +160,8 @@ class Registry:
     ) -> Override:
         """Lets a version that serves decide by other thresholds than its vendor has signed, or by those again.
 
-        What is not wanted otherwise stays as it is. Returns what is not as signed from now on.
+        What is not wanted otherwise stays as it is. The signed ones are given back to any version that is remembered: one
+        that answers nobody today answers once more versions are kept. Returns what is not as signed from now on.
 
         Raises:
             ConfigError: it does not serve, or the model cannot have such a threshold.
@@ -170,7 +170,7 @@ class Registry:
         """
         async with self.acts.act("model.threshold", by, request_id, reason) as act:
             by.authorise_model(name)
-            serves, override = self._serving(name, version), AS_SIGNED
+            serves, override = self._serving(name, version, remembered=as_signed), AS_SIGNED
             act.entry.model = {"id": name, "version": version, "digest": serves.digest}
             if as_signed == bool(wanted):
                 raise ConfigError(
@@ -193,7 +193,7 @@ class Registry:
             by.authorise_model(name)
             installed = self._site.find(name, version)
             act.entry.model = {"id": name, "version": version}
-            if version in answering(self._site, self.acts.state, name, self._versions_max):
+            if any(version == found.version for found in self.acts.answering(name)):
                 raise ConfigError(f"version {version} of {name} serves")
             act.then = partial(self._site.remove, installed)
 
@@ -205,7 +205,7 @@ class Registry:
         assert self._servables is not None  # noqa: S101
         refusals: list[ApplianceError] = []
         for name, remembered in self.acts.state.models.items():
-            for version in remembered.serving[: self._versions_max]:
+            for version in remembered.serving[: self.acts.versions_max]:
                 active = version == remembered.serving[0]
                 try:
                     async with self.acts.journal.entry("model.load") as entry:
@@ -282,10 +282,13 @@ class Registry:
     async def _gate(self, now: datetime | None) -> Gate:
         return Gate(self.acts.state, await asyncio.to_thread(self.acts.policies), self._key, now)
 
-    def _serving(self, name: str, version: int) -> Version:
-        """Raises ConfigError where a version does not serve."""
-        if version in answering(self._site, self.acts.state, name, self._versions_max):
-            return next(found for found in self.acts.state.models[name].serving if found.version == version)
+    def _serving(self, name: str, version: int, *, remembered: bool) -> Version:
+        """``remembered``: or is only remembered. Raises ConfigError where a version does not serve."""
+        known = self.acts.state.models.get(name)
+        among = known.serving if remembered and known else self.acts.answering(name)
+        for found in among:
+            if found.version == version:
+                return found
         raise ConfigError(f"version {version} of {repeated(name)} does not serve")
 
     def _require_no_other(self, genuine: Genuine) -> None:
@@ -322,7 +325,7 @@ class Registry:
     def _keep(self, name: str) -> None:
         """Ends what is no longer among the newest few, and what is not active and no longer vouched for."""
         if self._servables:
-            self._servables.keep(name, answering(self._site, self.acts.state, name, self._versions_max))
+            self._servables.keep(name, [version.version for version in self.acts.answering(name)])
 
 
 def _without_traces(error: Exception) -> ApplianceError:

@@ -136,6 +136,11 @@ class State:
             case "model.deactivate" if model and model["id"] in self.models:
                 off = replace(self.models[model["id"]], serving=())
                 return replace(self, models={**self.models, model["id"]: off})
+            case "model.remove" if model and model["id"] in self.models:
+                # What is no longer here is not kept: installed again, it would answer unasked, by its old thresholds.
+                known = self.models[model["id"]]
+                kept = tuple(version for version in known.serving if version.version != model["version"])
+                return replace(self, models={**self.models, model["id"]: replace(known, serving=kept)})
             case "model.threshold" if model and detail and model["id"] in self.models:
                 known, override = (
                     self.models[model["id"]],

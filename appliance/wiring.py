@@ -95,9 +95,9 @@ async def registry_at_rest(config: Config, *, accepting: bool = False) -> AsyncI
     seed = keys.get(APPLIANCE_SEED)
     with journal(config, keys) as log:
         known = recall_for_acceptance(site, seed, log, utc_now()) if accepting else recall(site, seed, log)
-        acts = Acts(site, seed, log, known)
+        acts = Acts(site, seed, log, known, versions_max=config.engine.versions_max)
         await acts.begin()
-        yield Registry(acts, site, RecipientKey.of(seed), hardware(config), versions_max=config.engine.versions_max)
+        yield Registry(acts, site, RecipientKey.of(seed), hardware(config))
 
 
 async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
@@ -122,11 +122,10 @@ async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
         known = recall(site, seed, log)
         acts = Acts(
             site, seed, log, known,
+            versions_max=config.engine.versions_max,
             serving=lambda: servables.active, drifting=lambda: _drifting(servables), tell=metrics.alarmed,
         )  # fmt: skip
-        registry = Registry(
-            acts, site, RecipientKey.of(seed), hardware(config), servables=servables, versions_max=config.engine.versions_max
-        )
+        registry = Registry(acts, site, RecipientKey.of(seed), hardware(config), servables=servables)
         limits = config.limits
         access = Access(config.rules, Allowance(limits.caller_rows_per_s_max, limits.caller_rows_at_once_max))
         newest = newest_epoch(keys)

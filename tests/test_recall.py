@@ -170,6 +170,18 @@ def test_a_threshold_between_the_record_and_the_state_is_made_good(
     assert (records(site)[-1]["event"], records(site)[-1]["detail"]) == ("state.recall", {"acts": 1})
 
 
+def test_a_removal_between_the_record_and_the_state_is_made_good(site: ForgedSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in (1, 2, 3):
+        at_rest(site, activate(version))
+    assert remembered(site) == [3, 2, 1]
+    with monkeypatch.context() as patched:
+        patched.setattr(Site, "remember", lambda *_: None)
+        at_rest(site, lambda registry: registry.remove(OPERATOR, "forged", 1))
+    assert remembered(site) == [3, 2, 1]
+    registry = at_rest(site, nothing)
+    assert [version.version for version in registry.acts.state.models["forged"].serving] == [3, 2]
+
+
 def test_log_that_was_put_back_to_an_older_copy_shows(site: ForgedSite) -> None:
     at_rest(site, activate(2))
     old = backup(site, "audit")

@@ -129,11 +129,11 @@ async def desk_of(
         made: Desk
         acts = Acts(
             site.site, site.vendor.seed, journal, known,
-            clock=clock or (lambda: made.now), serving=lambda: servables.active,
+            versions_max=versions_max, clock=clock or (lambda: made.now), serving=lambda: servables.active,
             tell=lambda on, state, now: made.told.append(list(on)),
         )  # fmt: skip
         key, hardware = RecipientKey.of(site.vendor.seed), wiring.hardware(settings)
-        registry = Registry(acts, site.site, key, hardware, versions_max=versions_max, servables=servables)
+        registry = Registry(acts, site.site, key, hardware, servables=servables)
         made = Desk(site, registry, servables)
         yield made
         await servables.drain()
@@ -308,6 +308,53 @@ def test_a_threshold_ends_with_its_version_and_another_versions_stays(tmp_path: 
         assert desk.override(2) == AS_SIGNED
 
     on_desk(tmp_path, work, vendor.version(1), vendor.version(2), vendor=vendor)
+
+
+def test_a_threshold_of_a_version_that_no_longer_answers_is_no_alarm_and_can_be_taken_back(tmp_path: Path) -> None:
+    """Whoever lets more versions answer, later, is not to find it on again."""
+    vendor = Forge()
+
+    async def work(desk: Desk) -> None:
+        await desk.activate(1)
+        await desk.set_threshold(1, Override(800_000))
+        await desk.activate(2)
+        assert await desk.alarms() == [("threshold_overridden", "forged 1")], "a version that is kept answers"
+        await desk.activate(3)
+        assert desk.serving == [3, 2]
+        assert await desk.alarms() == []
+        with pytest.raises(ConfigError, match="does not serve"):
+            await desk.set_threshold(1, Override(700_000))
+        await desk.set_threshold(1, AS_SIGNED, as_signed=True)
+        with pytest.raises(ConfigError, match="does not serve"):
+            await desk.set_threshold(9, AS_SIGNED, as_signed=True)
+
+    site = on_desk(tmp_path, work, *(vendor.version(n) for n in (1, 2, 3)), vendor=vendor)
+    assert [version.override for version in site.state.models["forged"].serving] == [AS_SIGNED] * 3
+    taken_back = acts(site, "model.threshold")[2]
+    assert (taken_back["outcome"], taken_back["model"]) == ("done", acts(site, "model.activate")[0]["model"])
+
+
+def test_a_threshold_ends_with_the_removal_of_its_version(tmp_path: Path) -> None:
+    """Installed again, and with more versions kept, it does not serve, let alone by the old threshold."""
+    vendor = Forge()
+
+    async def work(desk: Desk) -> None:
+        await desk.activate(1)
+        await desk.set_threshold(1, Override(800_000))
+        await desk.activate(2)
+        await desk.activate(3)
+        await desk.registry.remove(OPERATOR, "forged", 1)
+        assert await desk.alarms() == []
+
+    site = on_desk(tmp_path, work, first := vendor.version(1), vendor.version(2), vendor.version(3), vendor=vendor)
+    site.install(first)
+
+    async def again() -> None:
+        async with desk_of(site, versions_max=3) as desk:
+            assert await desk.registry.resume() == []
+            assert desk.serving == [3, 2]
+
+    asyncio.run(again())
 
 
 @pytest.mark.parametrize(("wanted", "version", "reason", "as_signed", "sentence"), [

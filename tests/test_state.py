@@ -113,6 +113,19 @@ def test_a_model_that_is_off_keeps_what_was_seen_of_it() -> None:
     assert STATE.after("model.deactivate", {"id": "other"}, None, NOW) == STATE
 
 
+def remove(known: State, version: int, name: str = "chest") -> State:
+    return known.after("model.remove", {"id": name, "version": version}, None, NOW)
+
+
+def test_a_version_that_was_removed_is_not_kept_and_the_rest_is_as_it_was() -> None:
+    known = activate(activate(activate(State(NOW), 1, floor=1), 2), 3)
+    gone = remove(set_threshold(known, 1, {"accept_at_least_e6": 800_000}), 1)
+    assert gone.models["chest"] == replace(known.models["chest"], serving=known.models["chest"].serving[:2])
+    assert gone.highest("chest") == 3
+    for other in (remove(known, 9), remove(known, 1, "other")):
+        assert other == known
+
+
 def override_of(known: State, version: int) -> Override:
     return next(found.override for found in known.models["chest"].serving if found.version == version)
 

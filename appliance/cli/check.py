@@ -152,7 +152,8 @@ def _models(settings: Config, now: datetime) -> Iterator[Finding]:
     active = {f"{name} {model.serving[0].version}" for name, model in state.models.items() if model.serving}
     if not active:
         yield Finding("models", False, "none is active: appliance models install, then appliance models activate")
-    found = [alarm for alarm in alarms(site, state, now) if alarm.kind != "trust_damaged"]  # which _trust has said
+    on = alarms(site, state, now, settings.engine.versions_max)
+    found = [alarm for alarm in on if alarm.kind != "trust_damaged"]  # which _trust has said
     for subject in sorted(active - {alarm.subject for alarm in found}):
         yield Finding(subject, True, "is active")
     for alarm in found:

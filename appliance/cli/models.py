@@ -198,11 +198,11 @@ def _rows(folder: Path) -> list[Row]:
     policies, versions_max = {policy.vendor: policy for policy in site.policies(state)}, settings.engine.versions_max
     serving = {name: answering(site, state, name, versions_max) for name in state.models}
     installed = {(found.name, found.version) for found in site.installed()}
-    overrides = {(name, v.version): v.override for name, model in state.models.items() for v in model.serving}
+    answer = {(name, v.version): (i, v.override) for name, those in serving.items() for i, v in enumerate(those)}
     rows = []
-    for name, version in sorted(installed | {(name, version) for name, those in serving.items() for version in those}):
-        override = overrides.get((name, version), AS_SIGNED).encode()
-        answers = "" if version not in serving.get(name, ()) else "active" if version == serving[name][0] else "kept"
+    for name, version in sorted(installed | answer.keys()):
+        place, decides = answer.get((name, version), (None, AS_SIGNED))
+        answers, override = "" if place is None else "kept" if place else "active", decides.encode()
         try:
             given = grants.read(site.find(name, version).permit(), list(policies.values()))
         except (BundleError, ConfigError) as error:

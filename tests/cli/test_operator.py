@@ -124,6 +124,18 @@ def test_threshold_is_set_shown_and_taken_back(site: ForgedSite) -> None:
     assert [(act["outcome"], act["caller"]["name"]) for act in acts] == [("done", "LOCAL:operator")] * 2
 
 
+def test_threshold_of_a_version_that_no_longer_answers_is_shown_nowhere_and_can_be_taken_back(site: ForgedSite) -> None:
+    which = ("models", "threshold", "forged", 1)
+    assert command(site, *which, "--accept-at-least", "0.8", "--reason", "x").code == 0
+    for number in (2, 3):
+        assert install(site, number).code == 0
+        assert command(site, "models", "activate", "forged", number).code == 0
+    assert thresholds(site) == {1: {}, 2: {}, 3: {}}
+    assert "an operator's act" not in command(site, "check").out
+    ran = command(site, *which, "--as-signed", "--reason", "it is over")
+    assert (ran.code, ran.out, ran.err) == (0, "forged version 1 decides as signed.\n", "")
+
+
 @pytest.mark.parametrize("given", [
     (), ("--as-signed", "--accept-at-least", "0.5"), ("--accept-at-least", "0.1234567"), ("--accept-at-least", "nan"),
     ("--accept-at-least", "inf"), ("--accept-at-least", "half"), ("--reject-above", "1e99"),
