@@ -1,6 +1,6 @@
 """What a site asks of a bundle at one moment, besides its signatures: of its vendor, of its own state, and of the clock."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,9 +36,15 @@ class Gate:
         self.require(genuine.manifest.model.id, genuine.policy.vendor)
         return genuine.admit(permit, self.key, self.now, version_min)
 
-    def unseal(self, genuine: Genuine, permit: bytes, version_min: int = 1) -> Opened:
-        """Steps 3 to 5, into locked memory. Raises what ``admit`` raises, and CorruptPayload."""
-        return self.admit(genuine, permit, version_min).decrypt(memory.secret_buffer, memory.wipe)
+    def unseal(
+        self, genuine: Genuine, permit: bytes, version_min: int = 1, *, roles: Collection[str] | None = None
+    ) -> Opened:
+        """Steps 3 to 5, into locked memory; of ``roles`` alone where they are given.
+
+        Raises:
+            what ``admit`` raises, and CorruptPayload
+        """
+        return self.admit(genuine, permit, version_min).decrypt(memory.secret_buffer, memory.wipe, roles=roles)
 
     def prove(self, genuine: Genuine, permit: bytes) -> None:
         """Opens every part, and wipes it. Raises what ``unseal`` raises."""

@@ -6,7 +6,7 @@ Each step returns the only object that can take the next one, so the wrong order
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from mmap import mmap
@@ -25,7 +25,9 @@ Buffer: TypeAlias = bytearray | mmap
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A bundle, decrypted. ``parts`` are plaintext by role, each in a buffer that may be zeroed after use."""
+    """A bundle, decrypted. ``parts`` are plaintext by role, as far as asked for, each in a buffer that may be zeroed after
+    use.
+    """
 
     manifest: Manifest
     digest: str
@@ -102,15 +104,28 @@ class Admitted:
     content_key: bytes
 
     def decrypt(
-        self, allocate: Callable[[int], Buffer] = bytearray, wipe: Callable[[Buffer], None] = lambda buffer: None
+        self,
+        allocate: Callable[[int], Buffer] = bytearray,
+        wipe: Callable[[Buffer], None] = lambda buffer: None,
+        *,
+        roles: Collection[str] | None = None,
     ) -> Opened:
-        """Steps 4 and 5. ``allocate`` makes the buffers for plaintext, ``wipe`` ends them. Raises CorruptPayload."""
+        """Steps 4 and 5. ``allocate`` makes the buffers for plaintext, ``wipe`` ends them.
+
+        Of ``roles``, if they are given, step 5 is done for those parts alone. Step 4 is done for all in any case: nothing is
+        believed of a bundle that is not whole.
+
+        Raises:
+            CorruptPayload
+        """
         made, ciphertexts = self.genuine.manifest, self.genuine.check_parts()
         parts: dict[str, Buffer] = {}
         try:
             for i, (part, ciphertext) in enumerate(zip(made.parts, ciphertexts, strict=True)):
                 if part.size != chunks.encrypted_bytes(part.plain_size):
                     raise CorruptPayload("A part's sizes contradict each other.")
+                if roles is not None and part.role not in roles:
+                    continue
                 parts[part.role] = allocate(part.plain_size)
                 _decrypt_part(part, part_context(made.bundle_id, i), ciphertext, self.content_key, parts[part.role])
         except BaseException:

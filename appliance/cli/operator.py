@@ -12,7 +12,7 @@ from appliance import wiring
 from appliance.access import OPERATOR
 from appliance.bundle.enrolment import RecipientKey
 from appliance.canonical import format_time
-from appliance.cards import Cards
+from appliance.cards import Card, Cards
 from appliance.client import Client
 from appliance.config import Config
 from appliance.registry import InstalledModel, Registry
@@ -69,8 +69,13 @@ class _AtRest:
 
     def describe_model(self, name: str, version: int = 0) -> pb.DescribeModelResponse:
         site, _, seed = wiring.remembered(self._settings)
-        key = RecipientKey.of(seed)
-        return described(self._act(lambda registry: Cards(registry.acts, site, key).read(OPERATOR, name, version)))
+
+        async def read(registry: Registry) -> Card:
+            card = await Cards(registry.acts, site, RecipientKey.of(seed)).read(OPERATOR, name, version)
+            await registry.acts.settle()  # a log that is cut back to before this reading is to show
+            return card
+
+        return described(self._act(read))
 
     def install_model(self, bundle: Path, grant: bytes) -> pb.InstallModelResponse:
         async def install(registry: Registry) -> InstalledModel:

@@ -246,6 +246,29 @@ def test_bundle_belongs_to_the_one_vendor_whose_key_signed_it() -> None:
             opening.parse(FORGE.bundle(signers=[STRANGER.exporter, FORGE.exporter])).verify(policies)
 
 
+def test_only_the_parts_that_are_asked_for_are_decrypted_and_all_are_checked() -> None:
+    sizes: list[int] = []
+
+    def allocate(size: int) -> bytearray:
+        sizes.append(size)
+        return bytearray(size)
+
+    def admitted(bundle: bytes) -> opening.Admitted:
+        return opening.parse(bundle).verify(FORGE.policies).admit(GRANT, FORGE.key, NOW)
+
+    opened = admitted(BUNDLE).decrypt(allocate, roles={"card"})
+    assert opened.parts == {"card": forge.CARD}
+    assert sizes == [len(forge.CARD)]
+    start = len(BUNDLE) - sum(part.size for part in opened.manifest.parts)
+    for part in opened.manifest.parts:
+        damaged = bytearray(BUNDLE)
+        damaged[start] ^= 1
+        with pytest.raises(CorruptPayload):
+            admitted(bytes(damaged)).decrypt(allocate, roles={"card"})
+        start += part.size
+    assert sizes == [len(forge.CARD)], "nothing of a bundle that is damaged is decrypted"
+
+
 def test_plaintext_goes_to_the_buffers_that_the_caller_gives() -> None:
     given: list[bytearray] = []
 
