@@ -20,7 +20,7 @@ from appliance.audit.checkpoint import VerifierKey
 from appliance.audit.gap import Gap, put_aside
 from appliance.audit.gap import find as gap_of
 from appliance.audit.open_segment import lock
-from appliance.audit.pseudonym import Epoch
+from appliance.audit.pseudonym import of_record
 from appliance.audit.record import TIME
 from appliance.audit.verify import ACCEPT_GAP, KEY_FILE, PRUNE
 from appliance.bundle.secret import SECRET_BYTES_MAX
@@ -115,18 +115,15 @@ async def erase(config: Config, index: int, row: int | None, reason: str) -> int
     async with wiring.registry_at_rest(config) as registry:
         keys = wiring.key_provider(config)
         call = _call(config, index, wiring.log_key(keys).verifier)
-        given = call.get("input", {})
-        rows, purpose = len(given.get("pseudonyms", ())), pseudonym_key(given.get("epoch", 1))
-        if (row or 0) >= rows:
+        epoch, own = of_record(call, keys)
+        if epoch is None or (row or 0) >= len(own):
             raise ConfigError(f"record {index} has no such image")
-        if not keys.has(purpose):
-            raise ConfigError(f"the {purpose} was erased, and with it that of record {index}")
+        purpose = pseudonym_key(epoch.number)
         keys.settle(purpose)  # an erasure that a crash interrupted is finished, though nothing else is left to do
-        epoch = Epoch.decode(given["epoch"], keys.get(purpose))
-        there = [i for i, key in enumerate(epoch.row_keys(call["request_id"], rows)) if key is not None and row in (None, i)]
+        there = [i for i, key in enumerate(own) if key is not None and row in (None, i)]
         if not there:
             raise ConfigError(f"what is asked for of record {index} was erased already")
-        left = epoch.without(call["request_id"], rows, row).encode()
+        left = epoch.without(call["request_id"], len(own), row).encode()
         if len(left) > SECRET_BYTES_MAX:
             raise ConfigError(f"too many calls of epoch {epoch.number} were erased: begin another, and erase it as a whole")
         async with registry.acts.act("audit.erase", OPERATOR, reason=reason) as act:

@@ -14,9 +14,12 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from appliance import canonical
 from appliance.bundle.signature import decode_base64, encode_base64
+from appliance.errors import ConfigError
+from appliance.keys import KeyProvider, pseudonym_key
 
 PSEUDONYM_BYTES = 16
 CALL_DIGITS = 16  # 64 bits: of a thousand million calls, one that is erased shares its place with a chance of 10⁻¹⁰
@@ -72,6 +75,23 @@ class Epoch:
     def _above(self, call: str) -> str | None:
         """The place from which a call's key can be derived, its own or one above it."""
         return next((call[:depth] for depth in range(CALL_DIGITS + 1) if call[:depth] in self.keys), None)
+
+
+def of_record(said: Mapping[str, Any], kept: KeyProvider) -> tuple[Epoch | None, list[bytes | None]]:
+    """The epoch of what a record says, and the key of each of its rows, None for one that was erased; no epoch where it
+    has no rows.
+
+    Raises:
+        ConfigError: the epoch was erased as a whole.
+    """
+    given = said.get("input", {})
+    if not (rows := len(given.get("pseudonyms", ()))):
+        return None, []
+    purpose = pseudonym_key(given["epoch"])
+    if not kept.has(purpose):
+        raise ConfigError(f"the {purpose} was erased: nobody can say any more which files were scored with it")
+    epoch = Epoch.decode(given["epoch"], kept.get(purpose))
+    return epoch, epoch.row_keys(said["request_id"], rows)
 
 
 def pseudonyms(keys: Iterable[bytes], rows: Iterable[Sequence[bytes | memoryview]]) -> list[str]:

@@ -21,14 +21,13 @@ from appliance import override
 from appliance.audit import dicom, fhir, proof, stored
 from appliance.audit import tiles as tile_files
 from appliance.audit.checkpoint import VerifierKey
-from appliance.audit.pseudonym import Epoch, pseudonyms
+from appliance.audit.pseudonym import of_record, pseudonyms
 from appliance.audit.record import TIME
 from appliance.audit.verify import KEY_FILE
 from appliance.cli import echo_json
 from appliance.cli.options import FILE, JSON, read_site
 from appliance.config import Config
 from appliance.errors import AuditLogError, ConfigError
-from appliance.keys import pseudonym_key
 
 LOG = click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False), default=".")
 COLUMNS = ("index", "time", "event", "method", "outcome", "error", "caller", "model", "version", "rows", "top", "decisions")
@@ -210,18 +209,14 @@ def _row_of(found: Found, directory: Path, content: bytes) -> int:
         raise ConfigError("only the site itself can say which file was scored: its key is not in the log")
     from appliance import wiring
 
-    given = found.said.get("input", {})
-    known = given.get("pseudonyms", ())
-    keys, purpose = wiring.key_provider(site), pseudonym_key(given.get("epoch", 1))
+    keys = wiring.key_provider(site)
     if proof.decode(found.receipt, wiring.log_key(keys).verifier) != (found.index, found.data):
         raise AuditLogError(f"The receipt is not of record {found.index}.")
-    if not keys.has(purpose):
-        raise ConfigError(f"the {purpose} was erased: nobody can say any more which files were scored with it")
-    own = Epoch.decode(given["epoch"], keys.get(purpose)).row_keys(found.said["request_id"], len(known)) if known else []
+    _, own = of_record(found.said, keys)
     unmarked = content.removeprefix(codecs.BOM_UTF8)  # `appliance predict` sends a text without this mark of Windows
     for row, key in enumerate(own):
         names = () if key is None else pseudonyms([key, key], [[content], [unmarked]])
-        if any(hmac.compare_digest(name, known[row]) for name in names):
+        if any(hmac.compare_digest(name, found.said["input"]["pseudonyms"][row]) for name in names):
             return row
     if erased := own.count(None):
         raise ConfigError(

@@ -191,6 +191,12 @@ def test_once_an_epochs_key_is_erased_nobody_can_say_which_file_it_was(answered:
     assert run("audit", "erase-epoch", 1, *where).code == 0
     ran = run("audit", "prove", record["index"], site.root, "--image", image)
     assert (ran.code, "was erased" in ran.err) == (2, True)
+    ran = run("audit", "erase", record["index"], *where)
+    assert (ran.code, "was erased" in ran.err) == (2, True)
+    ran = run("audit", "prove", 0, site.root, "--image", image)
+    assert (ran.code, "was erased" in ran.err) == (4, False), "a record without images has no epoch that could be erased"
+    ran = run("audit", "erase", 0, *where)
+    assert (ran.code, "no such image" in ran.err) == (2, True)
     later = next(r for r in records(site) if r.get("client_reference") == "study-10")
     assert (record["input"]["epoch"], later["input"]["epoch"]) == (1, 2)  # type: ignore[index]
     assert later["input"]["pseudonyms"][0] not in str(record)
