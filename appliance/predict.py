@@ -32,7 +32,7 @@ from appliance.load import LoadedModel
 from appliance.model import inputs
 from appliance.model.decision import E6, Judgement, decide
 from appliance.model.inputs import Content, Encoded, Raw, Rows
-from appliance.servables import Servables
+from appliance.servables import Servable, Servables
 
 T = TypeVar("T")
 # Raw rows up to this size are hashed in the event loop, which takes less time than handing them to a thread.
@@ -104,14 +104,10 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
         async with _on_record(desk, call) as entry:
             caller = _admit(desk, call, entry, Action.PREDICT)
             request = ask()
-            if re.fullmatch(MODEL_ID, request.model):  # anything else is free text, which has no place in the record
-                entry.model = {"id": request.model, "version": request.version}
-            caller.authorise_model(request.model)
-            servable = desk.servables.find(request.model, request.version)
+            servable = _find(desk, caller, entry, request.model, request.version)
             model = servable.model
-            entry.model = {"id": model.name, "version": model.version, "digest": model.digest}
             if model.override:
-                entry.model["override"] = model.override.encode()
+                entry.model = _named(model) | {"override": model.override.encode()}
             entry.wants_proof = request.wants_proof
             model.require(request.outputs)
             contents = model.arrange(request.inputs)
@@ -158,15 +154,19 @@ async def act(desk: Desk, call: Call, work: Callable[[Caller], Awaitable[T]]) ->
         return await asyncio.shield(doing)
 
 
-async def inquire(desk: Desk, call: Call, action: Action, answer: Callable[[Caller], T], model: str | None = None) -> T:
-    """Answers a call that runs no model, on record. Raises RequestError."""
+async def inquire(desk: Desk, call: Call, action: Action, answer: Callable[[Caller], T]) -> T:
+    """Answers a call that is about no model, on record. Raises RequestError."""
     async with _on_record(desk, call) as entry:
-        caller = _admit(desk, call, entry, action)
-        if model is not None:
-            if model in desk.servables.active:
-                entry.model = {"id": model}
-            caller.authorise_model(model)
-        return answer(caller)
+        return answer(_admit(desk, call, entry, action))
+
+
+async def about(desk: Desk, call: Call, ask: Callable[[], tuple[str, int]], answer: Callable[[Servable], T]) -> T:
+    """Answers a call about one model, which does not run it, on record: of which version the answer was, by its digest.
+    ``ask`` reads the name and the version off the wire. Raises RequestError.
+    """
+    async with _on_record(desk, call) as entry:
+        caller = _admit(desk, call, entry, Action.OBSERVE)
+        return answer(_find(desk, caller, entry, *ask()))
 
 
 def _on_record(desk: Desk, call: Call) -> AbstractAsyncContextManager[Entry]:
@@ -188,6 +188,20 @@ def _admit(desk: Desk, call: Call, entry: Entry, action: Action) -> Caller:
     if not desk.open:
         raise NotReady("The appliance is starting or stopping.")
     return caller
+
+
+def _find(desk: Desk, caller: Caller, entry: Entry, name: str, version: int) -> Servable:
+    """What is asked for, if it serves and the caller may use it; on record as it was found, or else as it was asked for."""
+    if re.fullmatch(MODEL_ID, name):  # anything else is free text, which has no place in the record
+        entry.model = {"id": name, "version": version}
+    caller.authorise_model(name)
+    servable = desk.servables.find(name, version)
+    entry.model = _named(servable.model)
+    return servable
+
+
+def _named(model: LoadedModel) -> dict[str, Any]:
+    return {"id": model.name, "version": model.version, "digest": model.digest}
 
 
 async def _decode(

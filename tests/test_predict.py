@@ -29,7 +29,7 @@ from appliance.errors import (
 from appliance.model.decision import Decision
 from appliance.model.inputs import Raw
 from appliance.override import AS_SIGNED, Override
-from appliance.predict import Call, Desk, Request, act, inquire, predict
+from appliance.predict import Call, Desk, Request, about, act, inquire, predict
 from tests import forge
 from tests.audit import logs
 from tests.fakes import PuppetRunner, PuppetSync, clock, numbered, put_forward, turn
@@ -378,16 +378,44 @@ def test_an_answer_waits_for_its_record(tmp_path: Path) -> None:
 
 def test_a_question_is_answered_on_record_to_whoever_may_ask(tmp_path: Path) -> None:
     async def act(desk: Desk) -> None:
-        assert await inquire(desk, call("DNS:watcher"), Action.OBSERVE, lambda caller: "yes", "forged") == "yes"
-        assert await inquire(desk, call("DNS:watcher"), Action.OBSERVE, lambda caller: "yes", NOBODY) == "yes"
-        with pytest.raises(PermissionDenied):
-            await inquire(desk, call("DNS:reader"), Action.OBSERVE, lambda caller: pytest.fail("answered"), "other")
+        assert await inquire(desk, call("DNS:watcher"), Action.OBSERVE, lambda caller: "yes") == "yes"
         with pytest.raises(PermissionDenied):
             await inquire(desk, call("DNS:watcher"), Action.ADMINISTER, lambda caller: pytest.fail("answered"))
 
     found = at_the_desk(tmp_path / "log", act)
-    assert [record["outcome"] for record in found] == ["answered", "answered", "denied", "denied"]
-    assert [record.get("model") for record in found] == [{"id": "forged"}, None, None, None]
+    assert [record["outcome"] for record in found] == ["answered", "denied"]
+    assert not any("model" in record for record in found)
+
+
+def test_a_question_about_a_model_is_on_record_with_the_version_that_it_was_answered_from(tmp_path: Path) -> None:
+    async def act(desk: Desk) -> None:
+        for version in (0, 1):
+            assert (
+                await about(desk, call("DNS:watcher"), lambda v=version: ("forged", v), lambda s: s.model.name) == "forged"
+            )
+        desk.servables.keep("forged", ())
+        desk.servables.put(model(), active=False)  # a version that is kept, where the active one was refused
+        assert await about(desk, call("DNS:watcher"), lambda: ("forged", 1), lambda s: "yes") == "yes"
+
+    found = at_the_desk(tmp_path / "log", act)
+    assert [record["outcome"] for record in found] == ["answered"] * 3
+    assert [record["model"] for record in found] == [{"id": "forged", "version": 1, "digest": model().digest}] * 3
+
+
+def test_a_question_about_a_model_that_is_not_answered_is_on_record_as_asked(tmp_path: Path) -> None:
+    """But for what can be no model's name, and so any text."""
+
+    async def act(desk: Desk) -> None:
+        for name, caller, error in (
+            ("other", "DNS:reader", PermissionDenied), ("other", "DNS:watcher", UnknownModel),
+            (NOBODY, "DNS:reader", PermissionDenied), (NOBODY, "DNS:watcher", UnknownModel),
+        ):  # fmt: skip
+            with pytest.raises(error):
+                await about(desk, call(caller), lambda n=name: (n, 0), lambda servable: pytest.fail("answered"))
+
+    found = at_the_desk(tmp_path / "log", act)
+    assert [record["outcome"] for record in found] == ["denied", "invalid"] * 2
+    assert [record.get("model") for record in found] == [{"id": "other", "version": 0}] * 2 + [None] * 2
     assert "Nobody" not in str(found)
 
 

@@ -19,7 +19,7 @@ from appliance.canonical import format_time
 from appliance.cards import Card, Cards
 from appliance.errors import InvalidInput, Overloaded
 from appliance.override import Override
-from appliance.predict import Call, Desk, act, inquire
+from appliance.predict import Call, Desk, about, act, inquire
 from appliance.registry import Registry
 from appliance.servables import Servable
 from appliance.server.identity import PeerOf
@@ -74,14 +74,17 @@ class Administration:
     ) -> pb.DescribeModelResponse:
         name, version = request.name, request.version
 
-        def loaded(caller: Caller) -> pb.DescribeModelResponse:
-            return described(Card.of(self._desk.servables.find(name, version).model))
+        def loaded(servable: Servable) -> pb.DescribeModelResponse:
+            return described(Card.of(servable.model))
+
+        def on_record(call: Call) -> Awaitable[pb.DescribeModelResponse]:
+            return about(self._desk, call, lambda: (name, version), loaded)
 
         async def installed(by: Caller, call: Call) -> pb.DescribeModelResponse:
             return described(await self._cards.read(by, name, version, call.request_id))
 
         if self._desk.servables.serves(name, version) or not self._desk.open:
-            return await self._inquire(context, "DescribeModel", Action.OBSERVE, loaded, name)
+            return await answer(context, _SERVICE + "DescribeModel", on_record, peer_of=self._peer_of)
         return await self._act(context, "DescribeModel", installed)
 
     async def InstallModel(  # noqa: N802
@@ -200,11 +203,9 @@ class Administration:
         action = Action.OBSERVE if name == "DescribeModel" else Action.ADMINISTER
         return await self._inquire(context, name, action, not_a_message)
 
-    async def _inquire(
-        self, context: Context, name: str, action: Action, work: Callable[[Caller], T], model: str | None = None
-    ) -> T:
+    async def _inquire(self, context: Context, name: str, action: Action, work: Callable[[Caller], T]) -> T:
         return await answer(
-            context, _SERVICE + name, lambda call: inquire(self._desk, call, action, work, model), peer_of=self._peer_of
+            context, _SERVICE + name, lambda call: inquire(self._desk, call, action, work), peer_of=self._peer_of
         )
 
     async def _act(self, context: Context, name: str, work: Callable[[Caller, Call], Awaitable[T]]) -> T:

@@ -20,7 +20,7 @@ from appliance.errors import InvalidInput, PermissionDenied
 from appliance.load import LoadedModel
 from appliance.model.inputs import DTYPES, Content, Encoded, Raw
 from appliance.oip import open_inference_pb2 as pb
-from appliance.predict import Call, Desk, Prediction, Request, inquire, predict
+from appliance.predict import Call, Desk, Prediction, Request, about, inquire, predict
 from appliance.servables import Servable
 from appliance.server import wire
 from appliance.server.status import Context, Method, answer, handler_of, not_a_message, or_refused
@@ -159,18 +159,16 @@ class Inference:
 
         await self._inquire(context, "ModelStreamInfer", sentence)
 
-    async def _inquire(self, context: Context, name: str, work: Callable[[Caller], T], model: str | None = None) -> T:
-        return await answer(
-            context, f"/{SERVICE}/{name}", lambda call: inquire(self._desk, call, Action.OBSERVE, work, model)
-        )
+    async def _inquire(self, context: Context, name: str, work: Callable[[Caller], T]) -> T:
+        return await answer(context, f"/{SERVICE}/{name}", lambda call: inquire(self._desk, call, Action.OBSERVE, work))
 
     async def _about(self, context: Context, name: str, request: Any, work: Callable[[Servable], T]) -> T:
         """Answers what is asked of one model; an empty version is the active one."""
 
-        def found(caller: Caller) -> T:
-            return work(self._desk.servables.find(request.name, _version(request.version)))
+        def ask() -> tuple[str, int]:
+            return request.name, _version(request.version)
 
-        return await self._inquire(context, name, found, request.name)
+        return await answer(context, f"/{SERVICE}/{name}", lambda call: about(self._desk, call, ask, work))
 
 
 def describe(model: LoadedModel, versions: Iterable[int]) -> pb.ModelMetadataResponse:

@@ -40,8 +40,8 @@ def test_whoever_may_use_a_model_reads_its_card(appliance: Running, who: str) ->
             assert (found.name, found.version, found.card) == ("forged", 1, forge.CARD.decode())
             assert found.digest == digest
     calls = [record for record in records(appliance.site)[before:] if record["method"] == METHOD]
-    assert [(call["outcome"], call["caller"]["name"], call["model"]["id"]) for call in calls] == [
-        ("answered", f"DNS:{who}", "forged")
+    assert [(call["outcome"], call["caller"]["name"], call["model"]) for call in calls] == [
+        ("answered", f"DNS:{who}", {"id": "forged", "version": 1, "digest": digest})
     ] * 2
 
 
