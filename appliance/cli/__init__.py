@@ -95,7 +95,12 @@ def exit_code(error: errors.ApplianceError) -> int:
 
 
 def echo_json(value: Any) -> None:
-    """One JSON document on stdout, for scripts."""
+    """One JSON document on stdout, for scripts; also on a terminal it is what it seems.
+
+    JSON escapes C0 control characters alone. Others that do not print, such as C1 and bidirectional controls, can stand in
+    its strings only, so each may be escaped where it stands.
+    """
     import json
 
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    document = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in document))

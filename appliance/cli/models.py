@@ -23,6 +23,7 @@ from appliance.server.administration import override_of
 from appliance.v1 import administration_pb2 as pb
 
 VERSION = click.IntRange(1, VERSION_MAX)
+_HIDDEN = {"Cc", "Cf", "Zl", "Zp"}  # controls, format controls, and separators of lines that are none of Markdown's
 NUMBER_E6_MAX = 10**15
 
 
@@ -156,8 +157,9 @@ def card(site: Path, as_json: bool, name: str, version: int | None) -> None:
         echo_json({"name": found.name, "version": found.version, "digest": found.digest, "card": found.card})
         return
     click.echo(f"{found.name} version {found.version}, digest {found.digest}", err=True)
-    # A vendor's words, on a terminal that control characters could make say anything.
-    click.echo("".join(c for c in found.card if c in "\n\t" or unicodedata.category(c) != "Cc"))
+    # A vendor's words, on a terminal that control characters could make say anything, and in an order that those for
+    # bidirectional text (Cf) could turn round. What is lost with them is a ligature or a hyphen, and --json has it.
+    click.echo("".join(c for c in found.card if c in "\n\t" or unicodedata.category(c) not in _HIDDEN))
 
 
 @dataclass(frozen=True, slots=True)

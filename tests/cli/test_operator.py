@@ -99,9 +99,14 @@ def test_card_of_a_bundle_that_is_not_good_is_not_shown(site: ForgedSite) -> Non
 def test_card_cannot_speak_to_a_terminal(tmp_path: Path) -> None:
     """A vendor's words stay words: no sequence of theirs clears a screen or renames a window."""
     vendor = Forge()
-    bundle = vendor.bundle(None, parts() | {"card": "# A\x1b[2J model\r\n\tof\x9b31m\x07 Zürich\n".encode()})
-    site = vendor.site(tmp_path, [bundle])
-    assert command(site, "models", "card", "forged").out == "# A[2J model\n\tof31m Zürich\n\n"
+    hidden = "\u202e\u2066\u2069\u200f\u061c\u2028\U000e0041"  # what turns words round, breaks lines, or is not seen
+    text = f"# A\x1b[2J model\r\n\tof\x9b31m\x07{hidden} Zürich\u00a08001, \u05d0\u05d1\n"
+    site = vendor.site(tmp_path, [vendor.bundle(None, parts() | {"card": text.encode()})])
+    assert command(site, "models", "card", "forged").out == "# A[2J model\n\tof31m Zürich\u00a08001, \u05d0\u05d1\n\n"
+    printed = command(site, "models", "card", "forged", "--json").out
+    assert json.loads(printed)["card"] == text, "a script gets all of it"
+    assert printed.replace("\n", "").isprintable()
+    assert "Zürich" in printed
 
 
 def thresholds(site: ForgedSite) -> dict[int, dict[str, int]]:
