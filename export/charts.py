@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.findings import Findings, interval
+from export.findings import Findings
 from export.report import curve
+from export.shares import at_least, at_most, interval, promised
 from export.svg import INK, svg
 from export.temperature import Reliability
 
@@ -71,9 +72,9 @@ def risk(findings: Findings) -> Chart:
 
     return Chart(
         svg("risk", draw),
-        f"At the operating point {coverage:.1%} of the cases taken for known are accepted, {errors:.2%} "
-        f"of those wrongly, at most {found.bound:.2%} with 95% confidence. If all cases were answered, {points[-1][1]:.1%} "
-        "would be wrong.",
+        f"At the operating point {at_least(coverage)} of the cases taken for known are accepted, {at_most(errors, 2)} "
+        f"of those wrongly, at most {at_most(found.bound, 2)} with 95% confidence. If all cases were answered, "
+        f"{at_most(points[-1][1])} would be wrong.",
     )
 
 
@@ -85,12 +86,12 @@ def coverage(findings: Findings) -> Chart | None:
     if rule is None or chosen is None or len(labels) > LABELS_MAX:
         return None
     rows = [(label.name, share) for label, share in zip(labels, chosen.coverage_by_class, strict=True) if share is not None]
-    promised = rule.coverage_e6 / 1e6
+    aim = rule.coverage_e6 / 1e6
 
     def draw(axes: "Axes") -> None:
         places, shares = range(len(rows)), [share for _, share in rows]
-        axes.axvline(promised, color=INK["c2"], linewidth=1.2, linestyle="--", label="promised over all")
-        axes.hlines(places, promised, shares, color=INK["c1"], linewidth=2)
+        axes.axvline(aim, color=INK["c2"], linewidth=1.2, linestyle="--", label="promised over all")
+        axes.hlines(places, aim, shares, color=INK["c1"], linewidth=2)
         axes.scatter(shares, places, 34, INK["c1"], zorder=3, linewidths=0, label="measured on held-out folds")
         axes.set_yticks(places, [_short(name) for name, _ in rows])
         axes.set(
@@ -102,7 +103,8 @@ def coverage(findings: Findings) -> Chart | None:
     low, high = min(rows, key=lambda row: row[1]), max(rows, key=lambda row: row[1])
     return Chart(
         svg("coverage", draw, 1.2 + 0.24 * len(rows)),
-        f"Promised over all: {promised:.0%}. Lowest: {low[0]}, {low[1]:.1%}; highest: {high[0]}, {high[1]:.1%}.",
+        f"Promised over all: {promised(aim)}. Lowest: {low[0]}, {at_least(low[1])}; "
+        f"highest: {high[0]}, {at_least(high[1])}.",
     )
 
 
@@ -156,7 +158,7 @@ def distances(findings: Findings) -> Chart | None:
         _percent(axes.yaxis)
         axes.legend(frameon=False)
 
-    beyond = [f"{name}: {float((far > limit).mean()):.0%}" for name, far in sets]
+    beyond = [f"{name}: {at_least(float((far > limit).mean()))}" for name, far in sets]
     return Chart(
         svg("distances", draw),
         f"Over the limit are {float((known > limit).mean()):.1%} of the known; of strangers "

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from appliance.bundle.manifest import Manifest
 from appliance.model.decision import Decision, Judge, Judgement
 from export import grades, probes
-from export.binomial import beta_quantile
 from export.calibrate import Calibration
 from export.evidence import Cases, Evidence, Finding
 from export.parity import ParityReport
 from export.probes import Probes
 from export.session import Outputs
+from export.shares import interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +128,3 @@ class Findings:
     def of_data(self) -> tuple[Finding, ...]:
         border = self.probes.border
         return self.evidence.findings if border is None else (probes.finding(border), *self.evidence.findings)
-
-
-def interval(successes: int, trials: int) -> tuple[float, float]:
-    """Both ends of the 95 % interval of Clopper and Pearson for a share, of at least one trial."""
-    low = beta_quantile(0.025, successes, trials - successes + 1) if successes else 0.0
-    high = beta_quantile(0.975, successes + 1, trials - successes) if successes < trials else 1.0
-    return low, high

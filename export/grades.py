@@ -11,6 +11,7 @@ from appliance.bundle.manifest import Label
 from appliance.model.decision import Decision
 from export.calibrate import Calibration
 from export.evidence import Finding, Grade
+from export.shares import at_least, at_most, promised
 
 if TYPE_CHECKING:
     from export.findings import OfLabel
@@ -53,7 +54,7 @@ def _answered(decisions: Mapping[str, int]) -> Finding:
     return Finding(
         "ok" if share >= ACCEPTED_MIN else "amber",
         "Answers given",
-        f"{accepted:,} of {cases:,} validation cases ({share:.1%}) get an answer; the others are left to people.",
+        f"{accepted:,} of {cases:,} validation cases ({at_least(share)}) get an answer; the others are left to people.",
     )
 
 
@@ -65,8 +66,8 @@ def _weakest(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence
     of = by_label[i]
     high = 1.0 if of.interval is None else of.interval[1]
     told = (
-        f"Of label {labels[i].name}, {of.right:,} of {of.cases:,} cases are answered rightly ({share:.1%}); "
-        f"of all, {found.accuracy:.1%}."
+        f"Of label {labels[i].name}, {of.right:,} of {of.cases:,} cases are answered rightly ({at_least(share)}); "
+        f"of all, {at_least(found.accuracy)}."
     )
     weak = share < found.accuracy - CLASS_GAP_MAX and high < found.accuracy
     return Finding("amber" if weak else "ok", about, told)
@@ -82,16 +83,18 @@ def _accepted(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequenc
     ]
     if not over:
         return Finding(
-            "ok", about, f"For no label is the error among accepted answers clearly over {bound:.2%}, the bound of all."
+            "ok",
+            about,
+            f"For no label is the error among accepted answers clearly over {at_most(bound, 2)}, the bound of all.",
         )
     _, i = max(over)
     of = by_label[i]
     return Finding(
         "red",
         about,
-        f"For {len(over)} of {len(labels)} labels the error among accepted answers is clearly over {bound:.2%}, the bound "
-        f"of all. Of label {labels[i].name}, {of.accepted_wrong:,} of {of.accepted:,} are wrong: whoever has it is not "
-        "served as promised.",
+        f"For {len(over)} of {len(labels)} labels the error among accepted answers is clearly over {at_most(bound, 2)}, the "
+        f"bound of all. Of label {labels[i].name}, {of.accepted_wrong:,} of {of.accepted:,} are wrong: whoever has it is "
+        "not served as promised.",
     )
 
 
@@ -100,13 +103,13 @@ def _sets(found: Calibration, labels: Sequence[Label]) -> Finding:
     chosen = next((result for result in found.label_sets if result.chosen), None)
     if rule is None or chosen is None:
         return Finding("amber", about, "The model gives no label sets.")
-    promised = rule.coverage_e6 / 1e6
+    aim = rule.coverage_e6 / 1e6
     below = [
         labels[i].name
         for i, share in enumerate(chosen.coverage_by_class)
-        if share is not None and share < promised - COVERAGE_SLACK
+        if share is not None and share < aim - COVERAGE_SLACK
     ]
-    told = f"They held the true label in {chosen.coverage:.1%} of held-out cases ({promised:.0%} is promised)"
+    told = f"They held the true label in {at_least(chosen.coverage)} of held-out cases ({promised(aim)} is promised)"
     if below:
         names = ", ".join(below[:3]) + (" and others" if len(below) > 3 else "")
         return Finding("amber", about, f"{told}, but clearly less often for {len(below)} of {len(labels)} labels: {names}.")
@@ -126,6 +129,6 @@ def _unknown(found: Calibration) -> Finding:
     return Finding(
         "amber" if worst.fpr95 > PASSING_MAX else "ok",
         about,
-        f"Of those tried, {worst.fpr95:.0%} still pass in the hardest set ({worst.name}, {worst.n:,} cases), where 95% of "
-        "known inputs pass. Nothing is promised of others.",
+        f"Of those tried, {at_most(worst.fpr95)} still pass in the hardest set ({worst.name}, {worst.n:,} cases), where 95% "
+        "of known inputs pass. Nothing is promised of others.",
     )

@@ -13,6 +13,7 @@ from export import charts, words
 from export.findings import Findings
 from export.pictures import heat, thumbnail
 from export.probes import Worst
+from export.shares import at_least, at_most, promised
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -85,7 +86,14 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"pct": percent, "whole": lambda value: f"{value:,}", "short": lambda value: f"{value:.3g}"}
+    made.filters |= {
+        "pct": percent,
+        "at_least": lambda share, digits=1: "–" if share is None else at_least(share, digits),
+        "at_most": at_most,
+        "promised": promised,
+        "whole": lambda value: f"{value:,}",
+        "short": lambda value: f"{value:.3g}",
+    }
     return made
 
 

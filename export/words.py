@@ -6,6 +6,8 @@ the same, so it is said here once.
 
 from typing import TYPE_CHECKING
 
+from export.shares import at_least, at_most, promised
+
 if TYPE_CHECKING:
     from export.findings import Findings
 
@@ -51,7 +53,9 @@ def parity(figures: dict[str, int]) -> list[tuple[str, str]]:
 def _figure(name: str, value: int) -> str:
     if name.endswith("_e9"):
         return f"{value / 1e9:.1e}" if value else "0"
-    return f"{value / 1e6:.2%}" if name.endswith("_e6") else f"{value:,}"
+    if name.endswith("_e6"):
+        return at_least(value / 1e6, 2) if name == "agreement_e6" else at_most(value / 1e6, 2)
+    return f"{value:,}"
 
 
 def rules(findings: "Findings") -> list[str]:
@@ -70,18 +74,18 @@ def rules(findings: "Findings") -> list[str]:
         f"An answer is accepted where its certainty is at least {_number(rule.accept.at_least_e6)}. Certainty is "
         f"{SCORES[rule.accept.score]}, after calibration with a temperature of {_number(rule.temperature_e6)}. Of "
         f"{point.accepted:,} validation cases accepted, {point.errors:,} were answered wrongly "
-        f"({point.errors / point.accepted:.2%}); with 95% confidence the rate is at most {point.bound:.2%}."
+        f"({at_most(point.errors / point.accepted, 2)}); with 95% confidence the rate is at most {at_most(point.bound, 2)}."
     )
     told.append(
         f"Otherwise the model abstains, and a person has to look: so in {expected.abstained:,} of {expected.cases:,} "
-        f"validation cases ({expected.abstained / expected.cases:.1%})."
+        f"validation cases ({at_most(expected.abstained / expected.cases)})."
     )
     chosen = next((each for each in found.label_sets if each.chosen), None)
     if rule.label_set is not None and chosen is not None:
         told.append(
             f"With each answer goes the set of labels that are not ruled out: {LABEL_SETS[rule.label_set.method]}, and "
-            f"the top one. The set is made to hold the true label in {rule.label_set.coverage_e6 / 1e6:.0%} of cases like "
-            f"these, and with 95% confidence does so in at least {chosen.interval[0]:.1%}. Sets hold "
+            f"the top one. The set is made to hold the true label in {promised(rule.label_set.coverage_e6 / 1e6)} of "
+            f"cases like these, and with 95% confidence does so in at least {at_least(chosen.interval[0])}. Sets hold "
             f"{chosen.labels_mean:.2f} labels on average."
         )
     return told

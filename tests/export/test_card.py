@@ -7,6 +7,7 @@ import pytest
 from appliance.bundle.manifest import CARD_BYTES_MAX, InputSpec, TextSpec
 from export.card import card, takes
 from export.findings import Findings
+from export.shares import at_least
 from tests.export import found
 from tests.export.test_page import HOSTILE
 
@@ -24,7 +25,7 @@ def test_card_tells_the_use_the_figures_and_the_limits(findings: Findings) -> No
     assert heads == [f"## {name}" for name in (
         "Inputs", "Data", "Performance", "Labels", "When it answers", "Findings", "Limits", "Origin",
     )]  # fmt: skip
-    assert f"{findings.calibration.accuracy:.1%} (95% interval {low:.1%} to {high:.1%})" in text
+    assert f"{at_least(findings.calibration.accuracy)} (95% interval {low:.1%} to {high:.1%})" in text
     assert "stretched to 8 × 8 pixels" in text
     assert "http://snomed.info/sct 0" in text
     assert "is not promised" in text

@@ -12,6 +12,7 @@ from export import page as pages
 from export.card import card
 from export.findings import Findings
 from export.page import page
+from export.shares import at_most
 from tests.export import found
 from tests.export.cases import of_images
 
@@ -120,7 +121,7 @@ def test_headline_numbers_are_told_with_their_n_and_interval(made: str, findings
     text, low, high = Page(made).text, *findings.accuracy_interval
     assert f"{findings.right.sum():,} of 1,297 validation cases; 95% interval {low:.1%} to {high:.1%}" in text
     point = findings.calibration.point
-    assert f"{point.errors} wrong in {point.accepted}; with 95% confidence at most {point.bound:.2%}" in text
+    assert f"{point.errors} wrong in {point.accepted}; with 95% confidence at most {at_most(point.bound, 2)}" in text
     assert "is not promised" in text
     assert "FPR95" in text
     assert found.DIGEST in text

@@ -11,8 +11,9 @@ from appliance.model.decision import Decision
 from export import report
 from export.binomial import CONFIDENCE
 from export.evidence import Counts
-from export.findings import Findings, OfLabel, interval
+from export.findings import Findings, OfLabel
 from export.grades import of_model
+from export.shares import interval
 from tests.export import found
 
 KEYS = {
