@@ -48,11 +48,6 @@ class OfLabel:
     accepted: int
     accepted_wrong: int
 
-    @property
-    def accepted_interval(self) -> tuple[float, float] | None:
-        """That of the share accepted wrongly."""
-        return interval(self.accepted_wrong, self.accepted) if self.accepted else None
-
 
 @dataclass(frozen=True, eq=False)
 class Findings:

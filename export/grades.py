@@ -11,7 +11,7 @@ from appliance.bundle.manifest import Label
 from appliance.model.decision import Decision
 from export.calibrate import Calibration
 from export.evidence import Finding, Grade
-from export.shares import at_least, at_most, promised
+from export.shares import at_least, at_most, interval, promised
 
 if TYPE_CHECKING:
     from export.findings import OfLabel
@@ -22,6 +22,8 @@ ACCEPTED_MIN = 0.5
 CLASS_GAP_MAX = 0.1  # between a label's accuracy and that of all
 PASSING_MAX = 0.5  # of strangers, where 95% of known inputs pass
 COVERAGE_SLACK = 0.05
+WRONG_MIN = 2
+NAMES_MAX = 3
 
 
 def of_model(
@@ -59,43 +61,64 @@ def _answered(decisions: Mapping[str, int]) -> Finding:
 
 
 def _weakest(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence[Label]) -> Finding:
-    """The label least often answered rightly; amber where even the upper end of its interval is far below all of them."""
+    """The label least often answered rightly; amber where it is far behind all of them, and not by chance.
+
+    One that may be so by chance, having few cases, does not hide one that is not.
+    """
     about = "Weakest label"
-    shares = [(of.right / of.cases, i) for i, of in enumerate(by_label) if of.cases]
-    share, i = min(shares)
+    seen = [(of.right / of.cases, i) for i, of in enumerate(by_label) if of.cases]
+    weak = [
+        (share, i)
+        for share, i in seen
+        if share < found.accuracy - CLASS_GAP_MAX
+        and interval(by_label[i].right, by_label[i].cases, len(seen))[1] < found.accuracy
+    ]
+    share, i = min(weak or seen)
     of = by_label[i]
-    high = 1.0 if of.interval is None else of.interval[1]
     told = (
         f"Of label {labels[i].name}, {of.right:,} of {of.cases:,} cases are answered rightly ({at_least(share)}); "
         f"of all, {at_least(found.accuracy)}."
     )
-    weak = share < found.accuracy - CLASS_GAP_MAX and high < found.accuracy
     return Finding("amber" if weak else "ok", about, told)
 
 
 def _accepted(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence[Label]) -> Finding:
-    """The bound on errors among accepted answers is over all labels together; one of them may pay for the others."""
+    """The bound on errors among accepted answers is over all labels together; one of them may pay for the others.
+
+    One wrong answer is no pattern, however few there are.
+    """
     about, bound = "Accepted, by label", found.point.bound
+    some = [i for i, of in enumerate(by_label) if of.accepted]
+    never = [labels[i].name for i, of in enumerate(by_label) if of.cases and not of.accepted]
     over = [
         (of.accepted_wrong / of.accepted, i)
-        for i, of in enumerate(by_label)
-        if of.accepted and of.accepted_interval is not None and of.accepted_interval[0] > bound
+        for i, of in ((i, by_label[i]) for i in some)
+        if of.accepted_wrong >= WRONG_MIN and interval(of.accepted_wrong, of.accepted, len(some))[0] > bound
     ]
+    silent = f" No case of {_names(never)} is accepted." if never else ""
     if not over:
         return Finding(
-            "ok",
+            "amber" if never else "ok",
             about,
-            f"For no label is the error among accepted answers clearly over {at_most(bound, 2)}, the bound of all.",
+            f"For none of the {len(some):,} labels with accepted cases is the error among them clearly over "
+            f"{at_most(bound, 2)}, the bound of all.{silent}",
         )
     _, i = max(over)
     of = by_label[i]
     return Finding(
         "red",
         about,
-        f"For {len(over)} of {len(labels)} labels the error among accepted answers is clearly over {at_most(bound, 2)}, the "
-        f"bound of all. Of label {labels[i].name}, {of.accepted_wrong:,} of {of.accepted:,} are wrong: whoever has it is "
-        "not served as promised.",
+        f"For {len(over):,} of {len(some):,} labels with accepted cases the error among them is clearly over "
+        f"{at_most(bound, 2)}, the bound of all. Of label {labels[i].name}, {of.accepted_wrong:,} of {of.accepted:,} are "
+        f"wrong: whoever has it is not served as promised.{silent}",
     )
+
+
+def _names(names: Sequence[str]) -> str:
+    """``label a``, ``labels a, b``, or ``1,000 labels (a, b, c and others)``."""
+    if len(names) > NAMES_MAX:
+        return f"{len(names):,} labels ({', '.join(names[:NAMES_MAX])} and others)"
+    return f"label{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _sets(found: Calibration, labels: Sequence[Label]) -> Finding:

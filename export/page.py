@@ -88,7 +88,7 @@ def environment() -> "Environment":
     )
     made.filters |= {
         "pct": percent,
-        "at_least": lambda share, digits=1: "–" if share is None else at_least(share, digits),
+        "at_least": _at_least,
         "at_most": at_most,
         "promised": promised,
         "whole": lambda value: f"{value:,}",
@@ -99,6 +99,10 @@ def environment() -> "Environment":
 
 def percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else f"{share:.{digits}%}"
+
+
+def _at_least(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else at_least(share, digits)
 
 
 def _labels(findings: Findings) -> list[tuple[str, Any, float | None]]:

@@ -11,10 +11,15 @@ from export.binomial import beta_quantile
 _NOISE_DIGITS = 9  # 100 · 0.57 is 56.99999999999999, and 57 all the same
 
 
-def interval(successes: int, trials: int) -> tuple[float, float]:
-    """Both ends of the 95 % interval of Clopper and Pearson for a share, of at least one trial."""
-    low = beta_quantile(0.025, successes, trials - successes + 1) if successes else 0.0
-    high = beta_quantile(0.975, successes + 1, trials - successes) if successes < trials else 1.0
+def interval(successes: int, trials: int, among: int = 1) -> tuple[float, float]:
+    """Both ends of the 95 % interval of Clopper and Pearson for a share, of at least one trial.
+
+    ``among`` so many shares that are looked at, all such intervals hold at once with 95 % (Bonferroni): of forty labels
+    one would stand out by chance alone.
+    """
+    beyond = 0.025 / among
+    low = beta_quantile(beyond, successes, trials - successes + 1) if successes else 0.0
+    high = beta_quantile(1 - beyond, successes + 1, trials - successes) if successes < trials else 1.0
     return low, high
 
 
@@ -34,4 +39,4 @@ def at_most(share: float, digits: int = 1) -> str:
 
 
 def _parts(share: float, digits: int) -> float:
-    return round(share * 10 ** (digits + 2), _NOISE_DIGITS)
+    return round(share * 10.0 ** (digits + 2), _NOISE_DIGITS)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
+from appliance.bundle.manifest import Label
 from appliance.model.decision import Decision
 from export import report
 from export.binomial import CONFIDENCE
@@ -97,6 +98,57 @@ def test_a_label_whose_accepted_answers_are_often_wrong_is_red(findings: Finding
     assert graded(findings, "Accepted, by label", (replace(good[0], accepted_wrong=20), *good[1:])) == "red"
     # One of one says nothing yet.
     assert graded(findings, "Accepted, by label", (replace(good[0], accepted=1, accepted_wrong=1), *good[1:])) == "ok"
+
+
+def test_of_many_labels_none_is_red_by_chance(findings: Findings) -> None:
+    """Of forty labels whose answers are as often wrong as the bound says, one stands out by chance in most draws."""
+    bound, random = findings.calibration.point.bound, np.random.default_rng(0)
+    labels = tuple(Label(f"label {i}", None) for i in range(40))
+    red = 0
+    for _ in range(60):
+        wrong = random.binomial(100, bound, 40).tolist()
+        by_label = tuple(OfLabel(120, 110, interval(110, 120), 100, n) for n in wrong)
+        told = of_model(findings.calibration, by_label, findings.decisions, labels)
+        red += next(each.grade for each in told if each.about == "Accepted, by label") == "red"
+    assert red <= 6
+
+
+def test_one_wrong_answer_of_one_is_no_pattern(findings: Findings) -> None:
+    low = replace(
+        findings, calibration=replace(findings.calibration, point=replace(findings.calibration.point, bound=0.001))
+    )
+    good = tuple(OfLabel(130, 128, interval(128, 130), 1000, 0) for _ in range(10))
+    assert graded(low, "Accepted, by label", (replace(good[0], accepted=1, accepted_wrong=1), *good[1:])) == "ok"
+
+
+def test_a_label_that_is_never_accepted_is_told(findings: Findings) -> None:
+    good = tuple(OfLabel(130, 128, interval(128, 130), 100, 0) for _ in range(10))
+    told = of_model(
+        findings.calibration, (replace(good[0], accepted=0), *good[1:]), findings.decisions, findings.manifest.labels
+    )[3]
+    assert told.grade == "amber"
+    assert "none of the 9 labels with accepted cases" in told.sentence
+    assert told.sentence.endswith("No case of label digit 0 is accepted.")
+    unseen = of_model(
+        findings.calibration, (OfLabel(0, 0, None, 0, 0), *good[1:]), findings.decisions, findings.manifest.labels
+    )[3]
+    assert unseen.grade == "ok"
+
+
+def test_a_label_with_few_cases_does_not_hide_the_weak_one(findings: Findings) -> None:
+    good = tuple(OfLabel(130, 125, interval(125, 130), 100, 0) for _ in range(10))
+    hidden = (OfLabel(1, 0, interval(0, 1), 0, 0), OfLabel(130, 59, interval(59, 130), 10, 0), *good[2:])
+    assert graded(findings, "Weakest label", hidden) == "amber"
+
+
+def test_of_many_labels_the_weakest_is_not_amber_by_chance(findings: Findings) -> None:
+    """Seven of ten is far behind, but among a thousand labels somebody has to be."""
+    good = [OfLabel(10, 10, interval(10, 10), 10, 0)] * 999
+    labels = tuple(Label(f"label {i}", None) for i in range(1000))
+    some = (OfLabel(10, 6, interval(6, 10), 6, 0), *good)
+    accurate = replace(findings.calibration, accuracy=0.9)
+    assert interval(6, 10)[1] < accurate.accuracy
+    assert of_model(accurate, some, findings.decisions, labels)[2].grade == "ok"
 
 
 def test_a_label_far_behind_the_others_is_amber(findings: Findings) -> None:
