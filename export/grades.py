@@ -21,7 +21,6 @@ ECE_TIMES_MAX = 2.0  # of what a model would show by chance whose every probabil
 ACCEPTED_MIN = 0.5
 CLASS_GAP_MAX = 0.1  # between a label's accuracy and that of all
 PASSING_MAX = 0.5  # of strangers, where 95% of known inputs pass
-COVERAGE_SLACK = 0.05
 WRONG_MIN = 2
 NAMES_MAX = 3
 
@@ -35,7 +34,7 @@ def of_model(
         _answered(decisions),
         _weakest(found, by_label, labels),
         _accepted(found, by_label, labels),
-        _sets(found, labels),
+        _sets(found, by_label, labels),
         _unknown(found),
     )
 
@@ -121,23 +120,29 @@ def _names(names: Sequence[str]) -> str:
     return f"label{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def _sets(found: Calibration, labels: Sequence[Label]) -> Finding:
+def _sets(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence[Label]) -> Finding:
+    """A label is below the promise where even the upper end of its interval is."""
     about, rule = "Label sets", found.rule.label_set
     chosen = next((result for result in found.label_sets if result.chosen), None)
     if rule is None or chosen is None:
         return Finding("amber", about, "The model gives no label sets.")
     aim = rule.coverage_e6 / 1e6
+    seen = [(i, share) for i, share in enumerate(chosen.coverage_by_class) if share is not None]
     below = [
         labels[i].name
-        for i, share in enumerate(chosen.coverage_by_class)
-        if share is not None and share < aim - COVERAGE_SLACK
+        for i, share in seen
+        if interval(round(share * by_label[i].cases), by_label[i].cases, len(seen))[1] < aim
     ]
     told = f"They held the true label in {at_least(chosen.coverage)} of held-out cases ({promised(aim)} is promised)"
     if below:
-        names = ", ".join(below[:3]) + (" and others" if len(below) > 3 else "")
-        return Finding("amber", about, f"{told}, but clearly less often for {len(below)} of {len(labels)} labels: {names}.")
+        return Finding(
+            "amber", about, f"{told}, but clearly less often for {_names(below)}, of {len(seen):,} labels with cases."
+        )
     return Finding(
-        "ok", about, f"{told}, with {chosen.labels_mean:.2f} labels on average, and for no label much less often."
+        "ok",
+        about,
+        f"{told}, with {chosen.labels_mean:.2f} labels on average, and for none of the {len(seen):,} labels with cases "
+        "clearly less often.",
     )
 
 

@@ -11,7 +11,7 @@ from appliance.bundle.manifest import Label
 from appliance.model.decision import Decision
 from export import report
 from export.binomial import CONFIDENCE
-from export.evidence import Counts
+from export.evidence import Counts, Finding
 from export.findings import Findings, OfLabel
 from export.grades import of_model
 from export.shares import interval
@@ -149,6 +149,24 @@ def test_of_many_labels_the_weakest_is_not_amber_by_chance(findings: Findings) -
     accurate = replace(findings.calibration, accuracy=0.9)
     assert interval(6, 10)[1] < accurate.accuracy
     assert of_model(accurate, some, findings.decisions, labels)[2].grade == "ok"
+
+
+def test_label_sets_of_few_cases_are_not_below_their_promise_by_chance(findings: Findings) -> None:
+    """Two of three is less than 90 %, and says nothing; 70 of 100 is less for certain."""
+    assert findings.calibration.rule.label_set is not None
+
+    def told(cases: int, share: float) -> Finding:
+        results = tuple(
+            replace(each, coverage_by_class=(share, *(0.95,) * 8, None)) for each in findings.calibration.label_sets
+        )
+        by_label = (OfLabel(cases, cases, interval(cases, cases), cases, 0), *findings.by_label[1:])
+        made = replace(findings.calibration, label_sets=results)
+        return of_model(made, by_label, findings.decisions, findings.manifest.labels)[4]
+
+    assert told(3, 2 / 3).grade == "ok"
+    assert "for none of the 9 labels with cases clearly less often" in told(3, 2 / 3).sentence
+    assert told(100, 0.7).grade == "amber"
+    assert "clearly less often for label digit 0, of 9 labels with cases" in told(100, 0.7).sentence
 
 
 def test_a_label_far_behind_the_others_is_amber(findings: Findings) -> None:
