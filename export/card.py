@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from appliance.bundle.manifest import InputSpec, Label
 from export import words
-from export.findings import Findings, OfLabel
+from export.findings import Findings, OfLabel, least_well
 from export.page import environment
 
 if TYPE_CHECKING:
@@ -36,11 +36,13 @@ def card(findings: Findings) -> str:
     """Markdown. ``findings`` may be of a bundle that is not sealed yet."""
     made = findings.manifest
     template = _environment().get_template("card.md.j2")
+    rows = _rows(findings)
     text = template.render(
         f=findings,
         made=made,
         found=findings.calibration,
-        rows=_rows(findings),
+        rows=rows,
+        labels_left_out=words.labels_left_out(findings, len(rows)),
         rules=words.rules(findings),
         limits=words.limits(findings),
         unknown=[each for each in findings.calibration.unknown if each.chosen][:SETS_MAX],
@@ -75,18 +77,14 @@ def takes(spec: InputSpec) -> str:
 
 
 def _rows(findings: Findings) -> list[Row]:
-    """All labels; of many, those answered least well."""
     training = findings.evidence.training
     chosen = next((each for each in findings.calibration.label_sets if each.chosen), None)
-    rows = [
+    return [
         Row(
-            label,
+            findings.manifest.labels[i],
             findings.by_label[i],
             training.by_label[i] if training else None,
             chosen.coverage_by_class[i] if chosen else None,
         )
-        for i, label in enumerate(findings.manifest.labels)
+        for i in least_well(findings, LABELS_MAX)
     ]
-    if len(rows) <= LABELS_MAX:
-        return rows
-    return sorted((row for row in rows if row.of.cases), key=lambda row: row.of.right / row.of.cases)[:LABELS_MAX]

@@ -123,3 +123,14 @@ class Findings:
     def of_data(self) -> tuple[Finding, ...]:
         border = self.probes.border
         return self.evidence.findings if border is None else (probes.finding(border), *self.evidence.findings)
+
+
+def least_well(findings: Findings, most: int) -> list[int]:
+    """Places of the labels to be told, in the model's order; where there are more than ``most``, of those with cases the
+    ones answered least well, the worst first.
+    """
+    by_label = findings.by_label
+    if len(by_label) <= most:
+        return list(range(len(by_label)))
+    seen = [i for i, of in enumerate(by_label) if of.cases]
+    return sorted(seen, key=lambda i: by_label[i].right / by_label[i].cases)[:most]

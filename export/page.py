@@ -6,11 +6,11 @@ by the template. ``export/templates/report.html.j2`` is the page; here is what i
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from appliance.model.decision import Decision
 from export import charts, words
-from export.findings import Findings
+from export.findings import Findings, OfLabel, least_well
 from export.pictures import heat, thumbnail
 from export.probes import Worst
 from export.shares import at_least, at_most, promised
@@ -45,7 +45,7 @@ class Shown:
 
 def page(findings: Findings, *, pictures: bool = True) -> str:
     """The whole file, UTF-8. Without ``pictures`` it shows no validation image and names no case."""
-    made, found = findings.manifest, findings.calibration
+    made, found, labels = findings.manifest, findings.calibration, _labels(findings)
     return (
         environment()
         .get_template("report.html.j2")
@@ -61,9 +61,9 @@ def page(findings: Findings, *, pictures: bool = True) -> str:
             unknown_methods=words.UNKNOWN_METHODS,
             label_set_methods=words.LABEL_SETS,
             charts=charts.drawn(findings),
-            labels=_labels(findings),
+            labels=labels,
             labels_count=len(made.labels),
-            labels_max=LABELS_MAX,
+            labels_left_out=words.labels_left_out(findings, len(labels)),
             matrix=_matrix(findings),
             confusions=_confusions(findings),
             unknown=found.unknown[:METHOD_SETS_MAX],
@@ -105,15 +105,13 @@ def _at_least(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else at_least(share, digits)
 
 
-def _labels(findings: Findings) -> list[tuple[str, Any, float | None]]:
-    """Each label's name, its counts, and its label-set coverage. Of many labels, those answered least well."""
+def _labels(findings: Findings) -> list[tuple[str, OfLabel, float | None]]:
+    """Each label's name, its counts, and its label-set coverage."""
     chosen = next((each for each in findings.calibration.label_sets if each.chosen), None)
-    coverage = chosen.coverage_by_class if chosen else (None,) * len(findings.by_label)
-    names = [label.name for label in findings.manifest.labels]
-    rows = list(zip(names, findings.by_label, coverage, strict=True))
-    if len(rows) > LABELS_MAX:
-        rows = sorted((row for row in rows if row[1].cases), key=lambda row: row[1].right / row[1].cases)[:LABELS_MAX]
-    return rows
+    return [
+        (findings.manifest.labels[i].name, findings.by_label[i], chosen.coverage_by_class[i] if chosen else None)
+        for i in least_well(findings, LABELS_MAX)
+    ]
 
 
 def _matrix(findings: Findings) -> list[tuple[str, list[tuple[int, float]]]] | None:

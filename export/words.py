@@ -91,6 +91,17 @@ def rules(findings: "Findings") -> list[str]:
     return told
 
 
+def labels_left_out(findings: "Findings", told: int) -> str:
+    """Which labels a table of ``told`` labels is of; nothing where it is of all."""
+    count, seen = len(findings.by_label), sum(of.cases > 0 for of in findings.by_label)
+    if told == count:
+        return ""
+    if told == seen:
+        return f"Of {count:,} labels {seen:,} {'has' if seen == 1 else 'have'} cases; the others are left out here."
+    whose = f"{count:,}" if seen == count else f"{seen:,} with cases; the model has {count:,}"
+    return f"The {told:,} labels answered least well, of {whose}."
+
+
 def limits(findings: "Findings") -> list[str]:
     """What nobody may read into the figures."""
     cases = len(findings.cases.labels)

@@ -170,6 +170,20 @@ def test_many_labels_are_told_by_those_answered_least_well() -> None:
     assert "The 40 labels answered least well, of 100." in read.text
 
 
+def test_labels_without_cases_are_not_called_better_answered() -> None:
+    """Of a thousand labels five have cases: those are not the worst five, but the only ones that anybody looked at."""
+    made = found.words(1000, unseen=995)
+    read, text = Page(page(made)), card(made)
+    for told in (read.text, text):
+        assert "Of 1,000 labels 5 have cases; the others are left out here." in told
+        assert "least well" not in told
+        assert "of the 5 labels with" in told
+        assert "no label" not in told
+    assert "1,000 labels ·" in read.text
+    some = Page(page(found.words(1000, unseen=900))).text
+    assert "The 40 labels answered least well, of 100 with cases; the model has 1,000." in some
+
+
 def test_a_label_without_a_case_has_no_figures_and_is_red() -> None:
     unseen = found.words(12, unseen=1)
     assert unseen.by_label[11].interval is None
