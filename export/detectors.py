@@ -109,6 +109,8 @@ def _vim(rows: Rows) -> Vim:
     shifted = points - origin
     variances, directions = np.linalg.eigh(shifted.T @ shifted / len(points))
     variances, directions = variances[::-1].clip(min=0), directions[:, ::-1]
+    if not variances.sum() > 0:
+        raise CalibrationError("The embedding does not vary between cases, so it cannot tell the unknown.")
     held = np.cumsum(variances) / variances.sum()
     kept = max(1, min(int(np.searchsorted(held, PRINCIPAL_VARIANCE)) + 1, len(variances) // 2))
     residual = directions[:, kept:]

@@ -4,6 +4,7 @@ Intervals are those of Clopper and Pearson 1934 at 95 %, two-sided. They take ca
 patient, they are narrower than they should be.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,10 +91,9 @@ class Findings:
         return interval(int(self.right.sum()), len(self.right))
 
     @cached_property
-    def confusion(self) -> NDArray[np.int64]:
-        """Int64 ``[labels, labels]``: the true label, and the top one."""
-        count = len(self.manifest.labels)
-        return np.bincount(self.cases.labels * count + self.judged.top, minlength=count**2).reshape(count, count)
+    def confusion(self) -> dict[tuple[int, int], int]:
+        """How many cases have this true label and that top one; of twenty thousand labels a table would be 3 GB."""
+        return dict(Counter(zip(self.cases.labels.tolist(), self.judged.top.tolist(), strict=True)))
 
     @cached_property
     def by_label(self) -> tuple[OfLabel, ...]:
@@ -116,7 +116,7 @@ class Findings:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """The worst first; within a grade, of the model before of the data."""
-        found = (*grades.of_model(self.calibration, self.by_label, self.decisions, self.manifest.labels), *self.of_data)
+        found = (*grades.of_model(self.calibration, self.by_label, self.manifest.labels), *self.of_data)
         return tuple(sorted(found, key=lambda finding: grades.ORDER.index(finding.grade)))
 
     @property

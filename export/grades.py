@@ -4,11 +4,10 @@ A grade says where to look, not whether to release: that is for people. Red is w
 weakness that a user has to know of, or a question nobody could look at.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from appliance.bundle.manifest import Label
-from appliance.model.decision import Decision
 from export.calibrate import Calibration
 from export.evidence import Finding, Grade
 from export.shares import at_least, at_most, interval, promised
@@ -25,13 +24,11 @@ WRONG_MIN = 2
 NAMES_MAX = 3
 
 
-def of_model(
-    found: Calibration, by_label: "Sequence[OfLabel]", decisions: Mapping[str, int], labels: Sequence[Label]
-) -> tuple[Finding, ...]:
+def of_model(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence[Label]) -> tuple[Finding, ...]:
     """In the order in which they are read."""
     return (
         _probabilities(found),
-        _answered(decisions),
+        _answered(found),
         _weakest(found, by_label, labels),
         _accepted(found, by_label, labels),
         _sets(found, by_label, labels),
@@ -49,13 +46,16 @@ def _probabilities(found: Calibration) -> Finding:
     )
 
 
-def _answered(decisions: Mapping[str, int]) -> Finding:
-    cases, accepted = sum(decisions.values()), decisions[Decision.ACCEPT]
-    share = accepted / cases
+def _answered(found: Calibration) -> Finding:
+    """Of the cases that the check for the unknown was not fitted on: of the others it flags fewer than a site will see."""
+    seen = found.rule.expected
+    accepted = seen.cases - seen.abstained - seen.unknown
+    share = accepted / seen.cases
+    of = "validation cases" if found.detector is None else "validation cases that no check was fitted on"
     return Finding(
         "ok" if share >= ACCEPTED_MIN else "amber",
         "Answers given",
-        f"{accepted:,} of {cases:,} validation cases ({at_least(share)}) get an answer; the others are left to people.",
+        f"{accepted:,} of {seen.cases:,} {of} ({at_least(share)}) get an answer; the others are left to people.",
     )
 
 

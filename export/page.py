@@ -119,18 +119,17 @@ def _matrix(findings: Findings) -> list[tuple[str, list[tuple[int, float]]]] | N
     labels = findings.manifest.labels
     if len(labels) > MATRIX_MAX:
         return None
-    rows = findings.confusion.tolist()
+    counts = [[findings.confusion.get((i, j), 0) for j in range(len(labels))] for i in range(len(labels))]
     return [
-        (label.name, [(count, count / max(1, sum(row))) for count in row]) for label, row in zip(labels, rows, strict=True)
+        (label.name, [(count, count / max(1, sum(row))) for count in row]) for label, row in zip(labels, counts, strict=True)
     ]
 
 
 def _confusions(findings: Findings) -> list[tuple[str, str, int]]:
     """True label, answer, cases: the commonest."""
     names = [label.name for label in findings.manifest.labels]
-    table = findings.confusion
-    pairs = [(int(table[i, j]), i, j) for i, j in zip(*table.nonzero(), strict=True) if i != j]
-    return [(names[i], names[j], count) for count, i, j in sorted(pairs, key=lambda pair: -pair[0])[:CONFUSIONS_MAX]]
+    pairs = sorted((-count, i, j) for (i, j), count in findings.confusion.items() if i != j)
+    return [(names[i], names[j], -count) for count, i, j in pairs[:CONFUSIONS_MAX]]
 
 
 def _shown(findings: Findings, case: Worst, with_pictures: bool) -> Shown:

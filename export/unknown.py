@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 IMAGES_OF_A_LABEL_MIN = 4
-WIDTH_MIN = 2
+WIDTH_MIN, WIDTH_MAX = 2, 4096  # a fit takes the cube of it: minutes at the most
 KNOWN_QUANTILE = 0.95
 LEFT_OUT = "a label left out (optimistic: the network was trained on it)"
 LEFT_OUT_LABELS_MAX, LEFT_OUT_LABELS_OF_WIDE_MAX, LEFT_OUT_ROWS_MAX = 20, 5, 2000
@@ -75,8 +75,8 @@ def choose(known: Rows, strange: Mapping[str, Rows], wanted: str | None = None) 
     _require_enough(known)
     fitting = halves(known.labels)
     fitted_on, held_out = known.where(fitting), known.where(~fitting)
-    methods = [method for method in UNKNOWN_METHODS if method != "nearest" or method == wanted]
-    detectors = {method: as_served(fit(method, fitted_on), known.logits.shape[1]) for method in methods}
+    detectors = _fitted([method for method in UNKNOWN_METHODS if method != "nearest" or method == wanted], fitted_on, wanted)
+    methods = list(detectors)
     distances = {method: distance(each, held_out) for method, each in detectors.items()}
     apart = {
         method: {name: distance(each, rows) for name, rows in strange.items() if len(rows)}
@@ -89,8 +89,11 @@ def choose(known: Rows, strange: Mapping[str, Rows], wanted: str | None = None) 
         for method, sets in apart.items()
     }
     given = list(figures[methods[0]])
-    counted = given if given and known.logits.shape[1] == 2 else [*given, LEFT_OUT]
-    for method, found in leave_one_out(methods, fitted_on, held_out).items():
+    left_out = leave_one_out(methods, fitted_on, held_out)
+    counted = given if given and (known.logits.shape[1] == 2 or not left_out) else [*given, LEFT_OUT]
+    if not given and not left_out:
+        raise CalibrationError("Nothing can be told from the known: no strangers are given, and no label can be left out.")
+    for method, found in left_out.items():
         figures[method][LEFT_OUT] = found
     mean = {method: np.mean([figures[method][name][1] for name in counted]) for method in methods}
     method = wanted or max(methods, key=lambda each: round(float(mean[each]), AUROC_DIGITS))
@@ -106,6 +109,18 @@ def choose(known: Rows, strange: Mapping[str, Rows], wanted: str | None = None) 
         known_distances=distances[method],
         strange_distances=apart[method],
     )
+
+
+def _fitted(methods: Sequence[str], known: Rows, wanted: str | None) -> dict[str, Detector]:
+    """A detector by method. Raises CalibrationError where one cannot be fitted, unless another was asked for."""
+    made: dict[str, Detector] = {}
+    for method in methods:
+        try:
+            made[method] = as_served(fit(method, known), known.logits.shape[1])
+        except CalibrationError:
+            if wanted in (None, method):
+                raise
+    return made
 
 
 def threshold(known: Array) -> float:
@@ -147,8 +162,11 @@ def leave_one_out(methods: Sequence[str], fitted_on: Rows, held_out: Rows) -> di
     found: dict[str, list[tuple[int, float, float]]] = {method: [] for method in methods}
     for label in tried:
         rest, known, strange = fitted_on.without(label), sample.without(label), fitted_on.left_out(label, held_out)
-        for method in methods:
-            detector = fit(method, rest)
+        try:
+            detectors = {method: fit(method, rest) for method in methods}
+        except (CalibrationError, np.linalg.LinAlgError):  # what is left says too little; the others are tried all the same
+            continue
+        for method, detector in detectors.items():
             near, far = distance(detector, known), distance(detector, strange)
             found[method].append((len(far), auroc(near, far), passing(near, far)))
     return {
@@ -158,6 +176,7 @@ def leave_one_out(methods: Sequence[str], fitted_on: Rows, held_out: Rows) -> di
             float(np.mean([f for _, _, f in rows])),
         )
         for method, rows in found.items()
+        if rows
     }
 
 
@@ -165,16 +184,21 @@ def _require_enough(known: Rows) -> None:
     counts = np.bincount(known.labels, minlength=known.logits.shape[1])
     if counts.min() < IMAGES_OF_A_LABEL_MIN:
         raise CalibrationError(
-            f"To tell the unknown, every label needs at least {IMAGES_OF_A_LABEL_MIN} validation images, and label "
-            f"{int(counts.argmin())} has {counts.min()}; add images, or say unknown=False in the recipe."
+            f"To tell the unknown, every label needs at least {IMAGES_OF_A_LABEL_MIN} validation cases, and label "
+            f"{int(counts.argmin())} has {counts.min()}; add cases, or say unknown=False in the recipe."
         )
     width = known.embedding.shape[1]
     if width < WIDTH_MIN:
         raise CalibrationError(
             f"To tell the unknown, an embedding needs at least {WIDTH_MIN} numbers, and there is {width}."
         )
+    if width > WIDTH_MAX:
+        raise CalibrationError(
+            f"To tell the unknown, an embedding has at most {WIDTH_MAX} numbers, and there are {width}; "
+            "pool it, or project it."
+        )
     if not np.isfinite(known.embedding).all():
-        raise CalibrationError("The embedding of a validation image is not a number.")
+        raise CalibrationError("The embedding of a validation case is not a number.")
     points = known.embedding[halves(known.labels)]
     if not (points != points[0]).any():
-        raise CalibrationError("The embedding does not vary between images, so it cannot tell the unknown.")
+        raise CalibrationError("The embedding does not vary between cases, so it cannot tell the unknown.")

@@ -39,7 +39,7 @@ PARITY = {
     "composition_difference_e9": "largest difference in a logit between a row alone and in company",
     "padding_difference_e9": "largest difference in a logit when what stands past a text's end changes",
     "close_calls": "cases whose top label differs, within the network's own margin",
-    "agreement_e6": "cases with the same top label",
+    "agreement_e6": "cases with the same top label, or too close to call",
     "accuracy_drop_e6": "accuracy lost against the network",
     "worst_class_drop_e6": "accuracy lost by the label that loses most",
 }
@@ -67,7 +67,7 @@ def rules(findings: "Findings") -> list[str]:
         told.append(
             f"First, an input whose strangeness is over {_number(rule.unknown.reject_above_e6)} is taken for one of "
             f"another kind and gets no answer. Strangeness is {UNKNOWN_METHODS[rule.unknown.method]}. Of "
-            f"{expected.cases:,} validation cases that did not fit the check, {expected.unknown:,} "
+            f"{expected.cases:,} validation cases that the check was not fitted on, {expected.unknown:,} "
             f"({expected.unknown / expected.cases:.1%}) were taken so."
         )
     told.append(

@@ -39,7 +39,7 @@ def test_all_that_is_hardly_missed_is_told_as_missed() -> None:
     assert "100% is promised" not in text
     assert '<p class="number">99.9%</p>\n<p><b>of accepted answers are right.' in text
     assert any("in 99.5% of cases like these" in rule for rule in words.rules(made))
-    assert "(99.5% is promised)" in grades.of_model(chosen, made.by_label, made.decisions, made.manifest.labels)[4].sentence
+    assert "(99.5% is promised)" in grades.of_model(chosen, made.by_label, made.manifest.labels)[4].sentence
     assert "0.1% still pass" in card(made)
 
 
