@@ -2,11 +2,14 @@
 
 import pytest
 
-from tests.benchmarks import h2load, points
+from appliance import load as loading
+from appliance.engine.session import Hardware
+from tests.benchmarks import h2load, models, points
 from tests.benchmarks.h2load import Told, Unmeasurable
 from tests.benchmarks.page import page
 from tests.benchmarks.points import Point, Way, Work
 from tests.benchmarks.rounds import Round, middle
+from tests.forge import Forge
 
 WORK = Work("tiny", 1, 8)
 SUMMARY = """\
@@ -59,3 +62,11 @@ def test_the_page_needs_nothing_else_and_shows_every_figure() -> None:
     assert "Said &lt;here&gt;." in shown
     assert all(f"<td>{result.ips}</td>" in shown for result in found)
     assert not any(word in shown for word in ("<script", "<link", "src=", "@import"))
+
+
+@pytest.mark.parametrize("network", [models.TINY, models.FREE_FLOATS], ids=lambda network: network.name)
+def test_what_is_measured_is_a_bundle_that_an_appliance_loads(network: models.Network) -> None:
+    """Golden cases included: a server of another model would be fast for nothing."""
+    vendor = Forge()
+    bundle = models.make(network).bundle(vendor)
+    assert loading.load(vendor.open(bundle), Hardware((models.PROVIDER,), 1)).name == network.name

@@ -150,7 +150,7 @@ class Made:
     def session(self, threads: int, spinning: bool) -> ort.InferenceSession:
         return _session(self.graph, self.weights, threads, spinning)
 
-    def bundle(self, forge: Forge) -> bytes:
+    def bundle(self, vendor: Forge) -> bytes:
         given: list[Content] = [
             Encoded((_png(image),))
             if self.network.datatype == "UINT8"
@@ -158,7 +158,7 @@ class Made:
             for image in self.images
         ]
         cases = GoldenCases(tuple((content,) for content in given), self.logits)
-        return forge.bundle(
+        return vendor.bundle(
             _manifest(self.network),
             {"graph": self.graph, "weights": self.weights, "selftest": cases.encode(), "card": forge.CARD},
         )
