@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 
 from appliance import memory
 from appliance.bundle.grant import Terms
-from appliance.bundle.manifest import CARD_BYTES_MAX, Manifest
+from appliance.bundle.manifest import CARD_BYTES_MAX, E6, Manifest
 from appliance.bundle.opening import Buffer, Opened
 from appliance.engine import graph
 from appliance.engine.session import Hardware, Session, open_session
 from appliance.errors import FailedGoldenCase, InvalidInput, MalformedBundle
 from appliance.model import inputs, unknown
-from appliance.model.decision import E6, Judge
+from appliance.model.decision import Judge
 from appliance.model.golden import GoldenCases
 from appliance.model.inputs import Content
 from appliance.override import AS_SIGNED, Override

@@ -14,17 +14,15 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from appliance.bundle.manifest import DecisionRule
+from appliance.bundle.manifest import DISTANCE_E6_MAX, E6, SCORE_E6_MAX, DecisionRule
 from appliance.errors import ConfigError
 
-E6 = 1_000_000
 # The least and the greatest threshold of each score in millionths: what the score can be, or what a manifest may say.
 _SCORES = {
     **dict.fromkeys(("max_probability", "margin", "top_two"), (0, E6)),
     "entropy": (-12 * E6, 0),  # of 100,000 classes it is -11.5 at the least
     "gen": (-100 * E6, 0),  # of which it looks at 100
 }
-_SCORE_E6_MAX, _DISTANCE_E6_MAX = 10**12, 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +51,14 @@ class Override:
         """
         accept, reject = later.accept_at_least_e6, later.reject_above_e6
         if accept is not None:
-            low, high = _SCORES.get(rule.accept.score, (-_SCORE_E6_MAX, _SCORE_E6_MAX))
+            low, high = _SCORES.get(rule.accept.score, (-SCORE_E6_MAX, SCORE_E6_MAX))
             if not low <= accept <= high:
                 raise ConfigError(f"a threshold of {rule.accept.score} is from {number(low)} to {number(high)}")
         if reject is not None:
             if rule.unknown is None:
                 raise ConfigError("this model does not tell unknown inputs, so it has no threshold for them")
-            if abs(reject) > _DISTANCE_E6_MAX:
-                raise ConfigError(f"a distance is from {number(-_DISTANCE_E6_MAX)} to {number(_DISTANCE_E6_MAX)}")
+            if abs(reject) > DISTANCE_E6_MAX:
+                raise ConfigError(f"a distance is from {number(-DISTANCE_E6_MAX)} to {number(DISTANCE_E6_MAX)}")
         accept = self.accept_at_least_e6 if accept is None else accept
         reject = self.reject_above_e6 if reject is None else reject
         return Override(

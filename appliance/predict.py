@@ -25,12 +25,12 @@ from appliance.admission import Admission
 from appliance.audit.journal import Journal
 from appliance.audit.pseudonym import Epoch, pseudonyms
 from appliance.audit.record import Entry, Receipt
-from appliance.bundle.manifest import MODEL_ID, InputSpec
+from appliance.bundle.manifest import E6, MODEL_ID, InputSpec
 from appliance.engine.queue import Priority
 from appliance.errors import AuditUnavailable, DeadlinePassed, InvalidInput, NotReady
 from appliance.load import LoadedModel
 from appliance.model import inputs
-from appliance.model.decision import E6, Judgement, decide
+from appliance.model.decision import Judgement, decide
 from appliance.model.inputs import Content, Encoded, Raw, Rows
 from appliance.servables import Servable, Servables
 

@@ -25,6 +25,7 @@ from appliance.audit.record import Entry
 from appliance.bundle import grant, manifest, opening
 from appliance.bundle.enrolment import RecipientKey
 from appliance.bundle.grant import Terms
+from appliance.bundle.manifest import E6
 from appliance.bundle.opening import Genuine, Opened
 from appliance.bundle.policy import Policy
 from appliance.canonical import is_fingerprint
@@ -32,7 +33,6 @@ from appliance.engine.session import Hardware
 from appliance.errors import ApplianceError, ConfigError, NewVendor, NotAdmitted, StateError
 from appliance.gate import Gate
 from appliance.load import LoadedModel, load
-from appliance.model.decision import E6
 from appliance.override import AS_SIGNED, Override
 from appliance.servables import Servables
 from appliance.site import Installed, Site, repeated

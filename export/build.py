@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from appliance.bundle import chunks, opening
-from appliance.bundle.manifest import Golden, Manifest, ModelId, OutputSpec, Provenance, RuntimeSpec
+from appliance.bundle.manifest import E6, Golden, Manifest, ModelId, OutputSpec, Provenance, RuntimeSpec
 from appliance.bundle.signature import SigningKey
 from appliance.canonical import format_time
 from appliance.model import unknown
-from appliance.model.decision import E6
 from export import (
     adopt,
     calibrate,

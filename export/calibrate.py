@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import Accept, DecisionRule, Expected, Unknown
+from appliance.bundle.manifest import E6, Accept, DecisionRule, Expected, Unknown
 from appliance.model.confidence import probabilities
-from appliance.model.decision import E6, Decision, Judge
+from appliance.model.decision import Decision, Judge
 from appliance.model.unknown import Detector
 from export import conformal, detectors, scores, temperature, unknown
 from export.conformal import LabelSetResult

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from appliance.bundle.manifest import E6
 from export.findings import Findings
 from export.report import curve
 from export.shares import at_least, at_most, interval, promised
@@ -86,7 +87,7 @@ def coverage(findings: Findings) -> Chart | None:
     if rule is None or chosen is None or len(labels) > LABELS_MAX:
         return None
     rows = [(label.name, share) for label, share in zip(labels, chosen.coverage_by_class, strict=True) if share is not None]
-    aim = rule.coverage_e6 / 1e6
+    aim = rule.coverage_e6 / E6
 
     def draw(axes: "Axes") -> None:
         places, shares = range(len(rows)), [share for _, share in rows]
@@ -140,7 +141,7 @@ def distances(findings: Findings) -> Chart | None:
     known = found.known_distances[np.isfinite(found.known_distances)]
     if rule is None or not len(known):
         return None
-    limit = rule.reject_above_e6 / 1e6
+    limit = rule.reject_above_e6 / E6
     sets = [(name, far) for name, far in found.strange_distances.items() if len(far)][:SETS_MAX]
     # Strangers may be a hundred times as far; what matters is on which side of the limit they are.
     low, far = float(known.min()), max(float(np.quantile(known, 0.999)), limit)

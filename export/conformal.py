@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import LabelSetRule
-from appliance.model.decision import E6, cumulated, label_sets
+from appliance.bundle.manifest import E6, LabelSetRule
+from appliance.model.decision import cumulated, label_sets
 from export.binomial import coverage_interval, left_out
 from export.errors import CalibrationError
 from export.millionths import over, under

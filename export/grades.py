@@ -7,7 +7,7 @@ weakness that a user has to know of, or a question nobody could look at.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from appliance.bundle.manifest import Label
+from appliance.bundle.manifest import E6, Label
 from export.calibrate import Calibration
 from export.evidence import Finding, Grade
 from export.shares import at_least, at_most, interval, promised
@@ -126,7 +126,7 @@ def _sets(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence[La
     chosen = next((result for result in found.label_sets if result.chosen), None)
     if rule is None or chosen is None:
         return Finding("amber", about, "The model gives no label sets.")
-    aim = rule.coverage_e6 / 1e6
+    aim = rule.coverage_e6 / E6
     seen = [(i, share) for i, share in enumerate(chosen.coverage_by_class) if share is not None]
     below = [
         labels[i].name

@@ -2,7 +2,7 @@
 
 import math
 
-from appliance.model.decision import E6
+from appliance.bundle.manifest import E6
 
 
 def under(value: float, parts: int = E6) -> int:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.bundle.manifest import E6
 from appliance.model.confidence import Floats, probabilities
 from appliance.model.inputs import Rows
 from export.errors import ParityError
@@ -19,7 +20,7 @@ CASES_MIN = 64
 SAMPLE_CASES = 64
 BATCHES = (1, 2, 3, 7)
 PROBABILITY_MAX = 1e-5
-E9, E6 = 1_000_000_000, 1_000_000
+E9 = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)

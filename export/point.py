@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.bundle.manifest import E6
 from appliance.model.confidence import Floats
-from appliance.model.decision import E6
 from export.binomial import CONFIDENCE, tail, upper_bound
 from export.errors import CalibrationError
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from appliance.model.decision import E6
+from appliance.bundle.manifest import E6
 from export.findings import Findings
 from export.temperature import Reliability
 

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import SCORES
+from appliance.bundle.manifest import E6, SCORES
 from appliance.model.confidence import Floats, certainty
-from appliance.model.decision import E6
 
 Array = NDArray[np.float64]
 

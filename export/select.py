@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from appliance.bundle.manifest import Golden
+from appliance.bundle.manifest import E6, Golden
 from appliance.model import inputs
-from appliance.model.decision import E6
 from appliance.model.golden import GoldenCases
 from export.errors import RecipeError
 from export.recipe import LOGIT_TOLERANCES, Recipe

@@ -6,6 +6,7 @@ the same, so it is said here once.
 
 from typing import TYPE_CHECKING
 
+from appliance.bundle.manifest import E6
 from export.shares import at_least, at_most, promised
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _figure(name: str, value: int) -> str:
     if name.endswith("_e9"):
         return f"{value / 1e9:.1e}" if value else "0"
     if name.endswith("_e6"):
-        return at_least(value / 1e6, 2) if name == "agreement_e6" else at_most(value / 1e6, 2)
+        return at_least(value / E6, 2) if name == "agreement_e6" else at_most(value / E6, 2)
     return f"{value:,}"
 
 
@@ -84,7 +85,7 @@ def rules(findings: "Findings") -> list[str]:
     if rule.label_set is not None and chosen is not None:
         told.append(
             f"With each answer goes the set of labels that are not ruled out: {LABEL_SETS[rule.label_set.method]}, and "
-            f"the top one. The set is made to hold the true label in {promised(rule.label_set.coverage_e6 / 1e6)} of "
+            f"the top one. The set is made to hold the true label in {promised(rule.label_set.coverage_e6 / E6)} of "
             f"cases like these, and with 95% confidence does so in at least {at_least(chosen.interval[0])}. Sets hold "
             f"{chosen.labels_mean:.2f} labels on average."
         )
@@ -131,4 +132,4 @@ NO_PROMISE = (
 
 
 def _number(millionths: int) -> str:
-    return f"{millionths / 1e6:.4g}"
+    return f"{millionths / E6:.4g}"

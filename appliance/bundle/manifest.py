@@ -15,6 +15,7 @@ from appliance.canonical import parse_time
 from appliance.errors import MalformedBundle
 from appliance.fields import Fields
 
+E6 = 1_000_000  # a field whose name ends so is in millionths
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:x-appliance:manifest:v1"
@@ -45,6 +46,7 @@ SIDE_MAX = 4096  # pixels
 TOKENS_MAX = 65_536
 WORDS_MAX = 100_000
 CARD_BYTES_MAX = 1 << 20
+SCORE_E6_MAX, DISTANCE_E6_MAX = 10**12, 10**15  # and as far below 0
 PIXELS_MAX = 89_478_485  # above this the decoder has a limit of its own
 
 _HEX = r"[0-9a-f]{64}"
@@ -393,10 +395,12 @@ def _decision(fields: Fields) -> DecisionRule:
     unknown, label_set = fields.optional_table("unknown"), fields.optional_table("label_set")
     rule = DecisionRule(
         temperature_e6=fields.integer("temperature_e6", 1_000, 1_000_000_000),
-        accept=Accept(accept.choice("score", SCORES), accept.integer("at_least_e6", -(10**12), 10**12)),
+        accept=Accept(accept.choice("score", SCORES), accept.integer("at_least_e6", -SCORE_E6_MAX, SCORE_E6_MAX)),
         unknown=None
         if unknown is None
-        else Unknown(unknown.choice("method", UNKNOWN_METHODS), unknown.integer("reject_above_e6", -(10**15), 10**15)),
+        else Unknown(
+            unknown.choice("method", UNKNOWN_METHODS), unknown.integer("reject_above_e6", -DISTANCE_E6_MAX, DISTANCE_E6_MAX)
+        ),
         label_set=None if label_set is None else _label_set(label_set),
         expected=_expected(expected),
     )
@@ -414,8 +418,8 @@ def _label_set(fields: Fields) -> LabelSetRule:
         penalty_e6=fields.integer("penalty_e6", 0, 1_000_000),
         free_ranks=fields.integer("free_ranks", 0, CLASSES_MAX),
     )
-    if not all(type(value) is int and 0 <= value <= 10**12 for value in rule.thresholds_e6):
-        fields.problem(f"{fields.name('thresholds_e6')} holds something that is not a whole number from 0 to {10**12}")
+    if not all(type(value) is int and 0 <= value <= SCORE_E6_MAX for value in rule.thresholds_e6):
+        fields.problem(f"{fields.name('thresholds_e6')} holds something that is not a whole number from 0 to {SCORE_E6_MAX}")
     if rule.method != "raps" and (rule.penalty_e6, rule.free_ranks) != (0, 0):
         fields.problem(f"{fields.where} has what only raps has")
     fields.close()

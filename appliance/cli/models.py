@@ -12,19 +12,18 @@ from rich.table import Table
 
 from appliance import wiring
 from appliance.bundle import grant as grants
-from appliance.bundle.manifest import VERSION_MAX
+from appliance.bundle.manifest import DISTANCE_E6_MAX, E6, VERSION_MAX
 from appliance.cli import echo_json
 from appliance.cli.operator import operator
 from appliance.cli.options import FILE, JSON, REASON, SITE, read_site
 from appliance.errors import BundleError, ConfigError
 from appliance.gate import answering
-from appliance.override import AS_SIGNED, E6, Override
+from appliance.override import AS_SIGNED, Override
 from appliance.server.administration import override_of
 from appliance.v1 import administration_pb2 as pb
 
 VERSION = click.IntRange(1, VERSION_MAX)
 _HIDDEN = {"Cc", "Cf", "Zl", "Zp"}  # controls, format controls, and separators of lines that are none of Markdown's
-NUMBER_E6_MAX = 10**15
 
 
 def _millionths(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -33,7 +32,7 @@ def _millionths(context: click.Context, parameter: click.Parameter, value: str |
         return None
     if re.fullmatch(r"-?[0-9]{1,10}(\.[0-9]{1,6})?", value):
         scaled = int(Decimal(value) * E6)
-        if abs(scaled) <= NUMBER_E6_MAX:
+        if abs(scaled) <= DISTANCE_E6_MAX:
             return scaled
     raise click.BadParameter("a threshold is a number with at most six decimals", context, parameter)
 

@@ -10,12 +10,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import DecisionRule, LabelSetRule
+from appliance.bundle.manifest import E6, DecisionRule, LabelSetRule
 from appliance.errors import InferenceFailed
 from appliance.model.confidence import Floats, certainty, probabilities
 from appliance.model.unknown import Detector
-
-E6 = 1_000_000
 
 
 class Decision(StrEnum):

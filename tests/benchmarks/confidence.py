@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from appliance.bundle.manifest import ImageSpec, InputSpec
+from appliance.bundle.manifest import E6, ImageSpec, InputSpec
 from appliance.model import inputs
 from appliance.model.confidence import probabilities
-from appliance.model.decision import E6, Decision, Judge, label_sets
+from appliance.model.decision import Decision, Judge, label_sets
 from export import conformal, detectors, scores, strange, temperature, unknown
 from export.binomial import interval_of_test_set
 from export.calibrate import Calibration, Wishes, calibrate

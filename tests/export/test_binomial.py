@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from appliance.model.decision import E6
+from appliance.bundle.manifest import E6
 from export import binomial, millionths
 
 

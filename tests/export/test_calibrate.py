@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from appliance.bundle.manifest import SCORES
+from appliance.bundle.manifest import E6, SCORES
 from appliance.model.confidence import probabilities
-from appliance.model.decision import E6, Decision, Judge
+from appliance.model.decision import Decision, Judge
 from export import unknown
 from export.calibrate import Wishes, calibrate
 from export.errors import CalibrationError

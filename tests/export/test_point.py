@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.model.decision import E6
+from appliance.bundle.manifest import E6
 from export.binomial import upper_bound
 from export.errors import CalibrationError
 from export.point import operating_point

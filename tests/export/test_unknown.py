@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
-from appliance.bundle.manifest import UNKNOWN_METHODS
+from appliance.bundle.manifest import E6, UNKNOWN_METHODS
 from appliance.model import unknown as serving
-from appliance.model.decision import E6
 from export import detectors, unknown
 from export.detectors import Rows
 from export.errors import CalibrationError
