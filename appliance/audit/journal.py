@@ -206,8 +206,7 @@ class Journal:
         before, leaves = self._tree.copy(), [leaf_hash(data) for data in records]
         for leaf in leaves:
             self._tree.append(leaf)
-        signed = Checkpoint(self._tree.size, self._tree.root())
-        note = self._key.sign(signed, self._key_id)
+        signed, note = self._sign(self._tree)
         receipts: list[Receipt | None] = []
         places = zip(count(before.size), leaves, strict=False)  # the count has no end
         for waiting, data in zip(taken, encoded, strict=True):
@@ -278,8 +277,7 @@ class Journal:
         if data is None:
             return self.position
         tree.append(leaf_hash(data))
-        signed = Checkpoint(tree.size, tree.root())
-        note = self._key.sign(signed, self._key_id)
+        signed, note = self._sign(tree)
         block = segment.frame(segment.RECORD, data) + segment.frame(segment.CHECKPOINT, note)
         if not self._file.has_reserve(len(block)):
             return self.position
@@ -294,8 +292,12 @@ class Journal:
             return None
 
     def _head(self) -> Head:
-        note = self._key.sign(Checkpoint(self._tree.size, self._tree.root()), self._key_id)
-        return Head.of(self._tree, note)
+        return Head.of(self._tree, self._sign(self._tree)[1])
+
+    def _sign(self, tree: Tree) -> tuple[Checkpoint, bytes]:
+        """The checkpoint of a tree, and its signed note."""
+        checkpoint = Checkpoint(tree.size, tree.root())
+        return checkpoint, self._key.sign(checkpoint, self._key_id)
 
 
 class _OnRecord:
