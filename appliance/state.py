@@ -11,7 +11,7 @@ to an older copy alone: an older state catches up from the log, and an older log
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -134,23 +134,17 @@ class State:
                 )
                 return replace(self, models={**self.models, model["id"]: changed})
             case "model.deactivate" if model and model["id"] in self.models:
-                off = replace(self.models[model["id"]], serving=())
-                return replace(self, models={**self.models, model["id"]: off})
+                return self._where_serving(model["id"], ())
             case "model.remove" if model and model["id"] in self.models:
                 # What is no longer here is not kept: installed again, it would answer unasked, by its old thresholds.
-                known = self.models[model["id"]]
-                kept = tuple(version for version in known.serving if version.version != model["version"])
-                return replace(self, models={**self.models, model["id"]: replace(known, serving=kept)})
+                serving = self.models[model["id"]].serving
+                return self._where_serving(model["id"], (v for v in serving if v.version != model["version"]))
             case "model.threshold" if model and detail and model["id"] in self.models:
-                known, override = (
-                    self.models[model["id"]],
-                    decode_override({name: said for name, said in detail.items() if name != "reason"}),
+                override = decode_override({name: said for name, said in detail.items() if name != "reason"})
+                which, serving = (model["version"], model["digest"]), self.models[model["id"]].serving
+                return self._where_serving(
+                    model["id"], (replace(v, override=override) if (v.version, v.digest) == which else v for v in serving)
                 )
-                which = (model["version"], model["digest"])
-                serving = tuple(
-                    replace(v, override=override) if (v.version, v.digest) == which else v for v in known.serving
-                )
-                return replace(self, models={**self.models, model["id"]: replace(known, serving=serving)})
             case "trust.update" if detail:
                 said = {name: value for name, value in detail.items() if name != "vendor"}
                 vendor = VendorState(**said | {"expires": parse_time(said["expires"])})
@@ -158,6 +152,10 @@ class State:
             case "state.accept":
                 return replace(self, latest=now)
         return self
+
+    def _where_serving(self, name: str, versions: Iterable[Version]) -> "State":
+        """The same, where these versions of a known model serve."""
+        return replace(self, models={**self.models, name: replace(self.models[name], serving=tuple(versions))})
 
 
 def trust_detail(name: str, vendor: VendorState) -> dict[str, int | str]:
