@@ -29,6 +29,7 @@ from appliance.bundle.manifest import E6
 from appliance.bundle.opening import Genuine, Opened
 from appliance.bundle.policy import Policy
 from appliance.canonical import is_fingerprint
+from appliance.cards import Cards
 from appliance.engine.session import Hardware
 from appliance.errors import ApplianceError, ConfigError, NewVendor, NotAdmitted, StateError
 from appliance.gate import Gate
@@ -49,7 +50,7 @@ class InstalledModel:
 
 
 class Registry:
-    """The models and vendors of one site."""
+    """The models and vendors of one site; ``cards`` reads what is said of a model that does not answer."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Registry:
         *,
         servables: Servables | None = None,
     ) -> None:
-        self.acts = acts
+        self.acts, self.cards = acts, Cards(acts, site, key)
         self._site, self._key, self._hardware = site, key, hardware
         self._servables = servables
 

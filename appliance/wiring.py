@@ -19,7 +19,6 @@ from appliance.audit.journal import Journal, Watcher
 from appliance.audit.pseudonym import Epoch
 from appliance.audit.record import Origin
 from appliance.bundle.enrolment import RecipientKey
-from appliance.cards import Cards
 from appliance.config import Config
 from appliance.engine.batcher import Batcher
 from appliance.engine.pace import Pace
@@ -131,8 +130,7 @@ async def serve(config: Config, say: Callable[[str, Ports], None]) -> None:
         newest = newest_epoch(keys)
         epoch = Epoch.decode(newest, keys.get(pseudonym_key(newest)))
         desk = Desk(access, log, decoders, epoch, servables, request_rows_max=limits.request_rows_max)
-        cards = Cards(acts, site, RecipientKey.of(seed))
-        appliance = Appliance(config, desk, registry, cards, metrics, site.empty_incoming(), product_version(), ends)
+        appliance = Appliance(config, desk, registry, metrics, site.empty_incoming(), product_version(), ends)
         async with appliance.listening() as ports:
             say("listening", ports)
             if log.recovered is not None:

@@ -10,9 +10,8 @@ from typing import Protocol, TypeVar
 
 from appliance import wiring
 from appliance.access import OPERATOR
-from appliance.bundle.enrolment import RecipientKey
 from appliance.canonical import format_time
-from appliance.cards import Card, Cards
+from appliance.cards import Card
 from appliance.client import Client
 from appliance.config import Config
 from appliance.registry import InstalledModel, Registry
@@ -68,10 +67,8 @@ class _AtRest:
         self._settings = settings
 
     def describe_model(self, name: str, version: int = 0) -> pb.DescribeModelResponse:
-        site, _, seed = wiring.remembered(self._settings)
-
         async def read(registry: Registry) -> Card:
-            card = await Cards(registry.acts, site, RecipientKey.of(seed)).read(OPERATOR, name, version)
+            card = await registry.cards.read(OPERATOR, name, version)
             await registry.acts.settle()  # a log that is cut back to before this reading is to show
             return card
 

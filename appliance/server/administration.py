@@ -16,7 +16,7 @@ from appliance.access import Action, Caller
 from appliance.audit import stored
 from appliance.audit.record import new_request_id
 from appliance.canonical import format_time
-from appliance.cards import Card, Cards
+from appliance.cards import Card
 from appliance.errors import InvalidInput, Overloaded
 from appliance.override import Override
 from appliance.predict import Call, Desk, about, act, inquire
@@ -40,13 +40,12 @@ class Administration:
         self,
         desk: Desk,
         registry: Registry,
-        cards: Cards,
         incoming: Path,
         bundle_bytes_max: int,
         peer_of: PeerOf,
         changed: Callable[[], Awaitable[None]],
     ) -> None:
-        self._desk, self._registry, self._cards, self._incoming = desk, registry, cards, incoming
+        self._desk, self._registry, self._incoming = desk, registry, incoming
         self._bundle_bytes_max, self._peer_of, self._changed = bundle_bytes_max, peer_of, changed
         self._receiving = asyncio.Lock()
 
@@ -81,7 +80,7 @@ class Administration:
             return about(self._desk, call, lambda: (name, version), loaded)
 
         async def installed(by: Caller, call: Call) -> pb.DescribeModelResponse:
-            return described(await self._cards.read(by, name, version, call.request_id))
+            return described(await self._registry.cards.read(by, name, version, call.request_id))
 
         if self._desk.servables.serves(name, version) or not self._desk.open:
             return await answer(context, _SERVICE + "DescribeModel", on_record, peer_of=self._peer_of)

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from grpc_health.v1 import health_pb2_grpc
 
 from appliance.audit.record import Entry
-from appliance.cards import Cards
 from appliance.config import Config, Tls
 from appliance.errors import ApplianceError, AuditLogError, ConfigError
 from appliance.predict import Desk
@@ -71,14 +70,13 @@ class Appliance:
         config: Config,
         desk: Desk,
         registry: Registry,
-        cards: Cards,
         metrics: Metrics,
         incoming: Path,
         product_version: str,
         ends: Ends,
     ) -> None:
         self._config, self.desk, self.metrics = config, desk, metrics
-        self._registry, self._cards, self._incoming = registry, cards, incoming
+        self._registry, self._incoming = registry, incoming
         self.health = Health()
         self._inference = Inference(desk, product_version)
         self._loop, self._ends = asyncio.get_running_loop(), ends
@@ -160,7 +158,6 @@ class Appliance:
         return Administration(
             self.desk,
             self._registry,
-            self._cards,
             self._incoming,
             bundle_bytes_max,
             peer_of,
