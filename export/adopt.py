@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from appliance.model.inputs import Images
+from export import kinds
 from export.errors import ConversionError, told
 from export.graph import DOMAINS, OPSET, private
-from export.kinds import EMBEDDING, IMAGE, LOGITS, ImageInput
+from export.kinds import IMAGE, ImageInput
 from export.recipe import OnnxFile, Recipe
 from export.session import Outputs
 
@@ -28,7 +29,7 @@ _FLOATS: dict[int, type] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: 
 
 def outputs(network: OnnxFile) -> tuple[str, ...]:
     """The names of what the made graph gives."""
-    return (LOGITS, EMBEDDING) if network.embedding else (LOGITS,)
+    return kinds.outputs(bool(network.embedding))
 
 
 def precision(network: OnnxFile) -> str:

@@ -27,6 +27,7 @@ from export import (
     card,
     checkpoint,
     evidence,
+    kinds,
     parity,
     probes,
     recipe,
@@ -102,9 +103,8 @@ def build(
         graph = convert(recipe_path, data)
         session = GraphSession(graph)
     with step("parity"):
-        graph, session, proven, variants = _proven(asked, cases, network, graph, session)
+        graph, session, found, proven, variants = _proven(asked, cases, network, graph, session)
     with step("calibrate"):
-        found = session.run(cases.rows, asked.rows_max)
         chosen = calibrate.calibrate(found, cases.labels, _wishes(asked), _strange(asked, cases, session))
         golden = select.golden(asked, cases, session)
     with step("examine"):
@@ -154,8 +154,8 @@ def _answers(asked: Recipe, cases: Validation) -> Outputs:
 
 def _proven(
     asked: Recipe, cases: Validation, network: Outputs, graph: Graph, session: GraphSession
-) -> tuple[Graph, GraphSession, ParityReport, tuple[Variant, ...]]:
-    """The graph that is served, proven, and how good and how fast it is beside the one it was made from.
+) -> tuple[Graph, GraphSession, Outputs, ParityReport, tuple[Variant, ...]]:
+    """The graph that is served, proven; what it answers; and how good and fast it is beside the one it was made from.
 
     A variant is made from a graph that was proven itself: else nobody could tell whose fault a difference is.
     """
@@ -168,17 +168,17 @@ def _proven(
     sessions = {own: session}
     if asked.precision != own:
         names = tuple(spec.name for spec in asked.input.specs)
-        outputs = (LOGITS, EMBEDDING) if session.has_embedding else (LOGITS,)
-        graph = variant.make(asked.precision, graph, names, outputs, rows)
+        graph = variant.make(asked.precision, graph, names, kinds.outputs(session.has_embedding), rows)
         session = sessions[asked.precision] = GraphSession(graph)
         proven = parity.check(session, rows, network, labels, asked.rows_max, precision=asked.precision, text=text)
     took = variant.speeds(sessions, rows, asked.rows_max)
     variants = []
     for name, each in sessions.items():
-        top = each.run(rows, asked.rows_max).logits.argmax(axis=1)
+        found = each.run(rows, asked.rows_max)
+        top = found.logits.argmax(axis=1)
         agreement, accuracy = float((top == network.logits.argmax(axis=1)).mean()), float((top == labels).mean())
         variants.append(Variant(name, took[name]["alone"], took[name]["batch"], agreement, accuracy))
-    return graph, session, proven, tuple(variants)
+    return graph, session, found, proven, tuple(variants)
 
 
 def _wishes(asked: Recipe) -> Wishes:

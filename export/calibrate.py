@@ -84,6 +84,11 @@ class Calibration:
     known_distances: NDArray[np.float64]
     strange_distances: Mapping[str, NDArray[np.float64]]
 
+    @property
+    def label_set(self) -> LabelSetResult | None:
+        """What was measured of the label sets that the rule gives."""
+        return next((result for result in self.label_sets if result.chosen), None)
+
 
 def require_enough(images: int) -> None:
     """Raises CalibrationError below the number of images that a temperature can be fitted on."""

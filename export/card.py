@@ -78,7 +78,7 @@ def takes(spec: InputSpec) -> str:
 
 def _rows(findings: Findings) -> list[Row]:
     training = findings.evidence.training
-    chosen = next((each for each in findings.calibration.label_sets if each.chosen), None)
+    chosen = findings.calibration.label_set
     return [
         Row(
             findings.manifest.labels[i],

@@ -82,7 +82,7 @@ def risk(findings: Findings) -> Chart:
 def coverage(findings: Findings) -> Chart | None:
     """How often label sets held the true label, label by label; None without label sets or for too many labels."""
     rule = findings.calibration.rule.label_set
-    chosen = next((each for each in findings.calibration.label_sets if each.chosen), None)
+    chosen = findings.calibration.label_set
     labels = findings.manifest.labels
     if rule is None or chosen is None or len(labels) > LABELS_MAX:
         return None

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError
+from export import kinds
 from export.errors import ConversionError
 from export.graph import OPSET, Graph, portable, private, publish
-from export.kinds import EMBEDDING, LOGITS
 from export.recipe import OnnxFile, Recipe
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _exported(asked: Recipe) -> "tuple[ModelProto, tuple[str, ...]]":
     from export import checkpoint
 
     served = checkpoint.load(asked)
-    names = (LOGITS, EMBEDDING) if checkpoint.has_embedding(served, asked) else (LOGITS,)
+    names = kinds.outputs(checkpoint.has_embedding(served, asked))
     example = checkpoint.example(asked)
     batch = tuple({0: "batch"} for _ in example)
     program = torch.onnx.export(

@@ -123,7 +123,7 @@ def _names(names: Sequence[str]) -> str:
 def _sets(found: Calibration, by_label: "Sequence[OfLabel]", labels: Sequence[Label]) -> Finding:
     """A label is below the promise where even the upper end of its interval is."""
     about, rule = "Label sets", found.rule.label_set
-    chosen = next((result for result in found.label_sets if result.chosen), None)
+    chosen = found.label_set
     if rule is None or chosen is None:
         return Finding("amber", about, "The model gives no label sets.")
     aim = rule.coverage_e6 / E6

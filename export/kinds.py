@@ -154,6 +154,11 @@ class TextInput:
         yield whole(self.bytes_max, 1, 1 << 20), "bytes_max must be from 1 to 2**20"
 
 
+def outputs(has_embedding: bool) -> tuple[str, ...]:
+    """What a graph gives, in order."""
+    return (LOGITS, EMBEDDING) if has_embedding else (LOGITS,)
+
+
 InputKind: TypeAlias = ImageInput | TensorInput | TextInput
 
 

@@ -107,7 +107,7 @@ def _at_least(share: float | None, digits: int = 1) -> str:
 
 def _labels(findings: Findings) -> list[tuple[str, OfLabel, float | None]]:
     """Each label's name, its counts, and its label-set coverage."""
-    chosen = next((each for each in findings.calibration.label_sets if each.chosen), None)
+    chosen = findings.calibration.label_set
     return [
         (findings.manifest.labels[i].name, findings.by_label[i], chosen.coverage_by_class[i] if chosen else None)
         for i in least_well(findings, LABELS_MAX)

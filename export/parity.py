@@ -14,6 +14,7 @@ from appliance.bundle.manifest import E6
 from appliance.model.confidence import Floats, probabilities
 from appliance.model.inputs import Rows
 from export.errors import ParityError
+from export.evenly import evenly
 from export.session import GraphSession, Outputs
 
 CASES_MIN = 64
@@ -124,7 +125,7 @@ def check(
 
 def _check_composition(session: GraphSession, rows: Rows, network: Outputs, rows_max: int, limits: Limits) -> float:
     """A sample of evenly spread rows, in batches of each size, in order and shuffled."""
-    sample = np.unique(np.linspace(0, len(rows[0]) - 1, SAMPLE_CASES).astype(int))
+    sample = evenly(len(rows[0]), SAMPLE_CASES)
     alone = session.run(_take(rows, sample), 1)
     worst = 0.0
     for size in sorted({min(size, rows_max) for size in (*BATCHES, rows_max)}):

@@ -18,14 +18,19 @@ DROP_MIN = 0.05  # a map of smaller drops stays pale
 _MARK = np.array([214, 90, 0], np.float64)
 
 
+def picture(pixels: Images) -> Image.Image:
+    """Pillow's image of uint8 ``[height, width, 1 or 3]``."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
 def thumbnail(pixels: Images) -> str:
     """Uint8 ``[height, width, channels]`` as a data URI."""
-    return _uri(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    return _uri(picture(pixels))
 
 
 def heat(pixels: Images, drop: NDArray[np.float64]) -> str:
     """The image in grey, its fields ``[rows, columns]`` the more orange the more the answer hung on them."""
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("L")
+    image = picture(pixels).convert("L")
     scale = max(1, SMALL // max(image.size))  # a field of a tiny image needs room to be seen
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     weight = np.clip(drop / max(DROP_MIN, float(drop.max())), 0, 1)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from appliance.model.confidence import Floats, probabilities
 from appliance.model.inputs import Images
+from export.evenly import evenly
 from export.evidence import Finding
 
 BORDER = 1 / 8  # of height, and of width, on each side
@@ -97,7 +98,7 @@ def mean_colour(images: Images) -> NDArray[np.uint8]:
 
 def border_only(run: Run, images: Images, labels: NDArray[np.int64], logits: Floats, mean: NDArray[np.uint8]) -> Border:
     """Of an even choice of at most 2,000 cases."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), BORDER_CASES_MAX)).astype(int))
+    chosen = evenly(len(images), BORDER_CASES_MAX)
     height, width = (max(1, round(side * BORDER)) for side in images.shape[1:3])
     own, right = labels[chosen], 0
     for few in _blocks(len(chosen), images[0].nbytes):

@@ -6,6 +6,7 @@ from appliance.bundle.manifest import E6, Golden
 from appliance.model import inputs
 from appliance.model.golden import GoldenCases
 from export.errors import RecipeError
+from export.evenly import evenly
 from export.recipe import LOGIT_TOLERANCES, Recipe
 from export.session import GraphSession
 from export.validation import Validation
@@ -49,7 +50,6 @@ def spread(labels: list[int], cases: int) -> list[int]:
     rows = np.array(labels)
     by_label = [np.flatnonzero(rows == label) for label in np.unique(rows)]
     turns = -(-cases // len(by_label))
-    # Within a label the first, the last and those between, as far apart as they can be.
-    chosen = [np.unique(np.linspace(0, len(own) - 1, turns).astype(int)) for own in by_label]
+    chosen = [evenly(len(own), turns) for own in by_label]
     pairs = list(zip(by_label, chosen, strict=True))
     return [int(own[pick[t]]) for t in range(turns) for own, pick in pairs if t < len(pick)][:cases]

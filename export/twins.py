@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from appliance.model.inputs import Images, Rows
+from export.pictures import picture
 
 SIDE = 16
 COSINE_MIN, COSINE_MIN_SMALL = 0.97, 0.99
@@ -116,7 +117,7 @@ def _thumbnails(images: Images) -> Array:
     """Grey, float32 ``[N, 256]``, 0 to 255."""
     found = np.empty((len(images), SIDE * SIDE), np.float32)
     for i, pixels in enumerate(images):
-        grey = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("L")
+        grey = picture(pixels).convert("L")
         # Averages where there are enough pixels; where there are fewer, a box would make steps of them.
         way = Image.Resampling.BOX if min(grey.size) >= SIDE else Image.Resampling.BILINEAR
         found[i] = np.asarray(grey.resize((SIDE, SIDE), way), np.float32).ravel()

@@ -19,6 +19,7 @@ from appliance.bundle.manifest import UNKNOWN_METHODS
 from appliance.model.unknown import Detector
 from export.detectors import Rows, as_served, distance, fit
 from export.errors import CalibrationError
+from export.evenly import evenly
 from export.millionths import over
 
 Array = NDArray[np.float64]
@@ -158,7 +159,7 @@ def leave_one_out(methods: Sequence[str], fitted_on: Rows, held_out: Rows) -> di
     classes, width = fitted_on.logits.shape[1], fitted_on.embedding.shape[1]
     most = LEFT_OUT_LABELS_MAX if width <= WIDE else LEFT_OUT_LABELS_OF_WIDE_MAX
     tried = np.unique(np.linspace(0, classes - 1, min(classes, most)).round().astype(int)).tolist()
-    sample = held_out.where(np.unique(np.linspace(0, len(held_out) - 1, min(len(held_out), LEFT_OUT_ROWS_MAX)).astype(int)))
+    sample = held_out.where(evenly(len(held_out), LEFT_OUT_ROWS_MAX))
     found: dict[str, list[tuple[int, float, float]]] = {method: [] for method in methods}
     for label in tried:
         rest, known, strange = fitted_on.without(label), sample.without(label), fitted_on.left_out(label, held_out)

@@ -24,7 +24,7 @@ from appliance.errors import InvalidInput
 from appliance.model import inputs
 from appliance.model.inputs import DTYPES, Content, Encoded, Raw, Rows
 from export.bare import bare
-from export.errors import RecipeError
+from export.errors import RecipeError, told
 from export.kinds import ImageInput, TensorInput, TextInput
 from export.recipe import Recipe
 
@@ -177,13 +177,15 @@ def _encoded(elements: Sequence[bytes], i: int) -> tuple[Content, ...]:
 
 def _groups(recipe: Recipe, names: Iterable[str]) -> tuple[str, ...] | None:
     """Raises RecipeError where the recipe's function cannot tell the group of a name."""
+    if recipe.group is None:
+        return None
     made = []
-    for name in names if recipe.group is not None else ():
+    for name in names:
         try:
-            made.append(str(recipe.group(name)))  # type: ignore[misc]
+            made.append(str(recipe.group(name)))
         except Exception as error:  # it is anyone's code
-            raise RecipeError(f"group cannot be told of '{name}': {type(error).__name__}: {error}") from error
-    return None if recipe.group is None else tuple(made)
+            raise RecipeError(f"group cannot be told of '{name}': {told(error)}") from error
+    return tuple(made)
 
 
 def _in_range(labels: NDArray[Any], recipe: Recipe, which: str, labelled: bool) -> NDArray[np.int64]:

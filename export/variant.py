@@ -22,7 +22,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from appliance.model.inputs import Rows
-from export.errors import ConversionError
+from export.errors import ConversionError, told
+from export.evenly import evenly
 from export.graph import Graph, portable
 from export.session import GraphSession
 
@@ -41,8 +42,7 @@ def make(precision: str, graph: Graph, input_names: tuple[str, ...], outputs: tu
         with contextlib.redirect_stdout(io.StringIO()), _silent_root():
             made = _half(graph) if precision == "fp16" else _integers(graph, input_names, cases)
     except Exception as error:  # the tools raise ValueError, RuntimeError, the runtime's own and more
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConversionError(f"The graph cannot be made {precision}: {type(error).__name__}: {reason[:200]}") from error
+        raise ConversionError(f"The graph cannot be made {precision}: {told(error)}") from error
     return portable(made, input_names, outputs)
 
 
@@ -87,7 +87,7 @@ def _integers(graph: Graph, input_names: tuple[str, ...], cases: Rows) -> onnx.M
 
 class _Cases(CalibrationDataReader):  # type: ignore[misc]  # the runtime has no types
     def __init__(self, names: tuple[str, ...], cases: Rows) -> None:
-        chosen = np.unique(np.linspace(0, len(cases[0]) - 1, RANGE_CASES_MAX).astype(int))
+        chosen = evenly(len(cases[0]), RANGE_CASES_MAX)
         self._each: Iterator[dict[str, Any]] = iter(
             [{name: array[i : i + 1] for name, array in zip(names, cases, strict=True)} for i in chosen]
         )

@@ -81,7 +81,7 @@ def rules(findings: "Findings") -> list[str]:
         f"Otherwise the model abstains, and a person has to look: so in {expected.abstained:,} of {expected.cases:,} "
         f"validation cases ({at_most(expected.abstained / expected.cases)})."
     )
-    chosen = next((each for each in found.label_sets if each.chosen), None)
+    chosen = found.label_set
     if rule.label_set is not None and chosen is not None:
         told.append(
             f"With each answer goes the set of labels that are not ruled out: {LABEL_SETS[rule.label_set.method]}, and "
