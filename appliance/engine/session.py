@@ -25,20 +25,21 @@ from appliance.model.inputs import DTYPES, Rows
 _CUDA = "CUDAExecutionProvider"
 # On CUDA: nothing is searched for at run time, so that a shape costs the same each time, and memory grows by what is asked.
 _OPTIONS = {_CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}}
-WARM_S_MAX = 1.0  # on a processor, sizes that are not measured by then are not used
-RUNS_S_MAX, RUNS_MAX = 0.05, 5  # for one size
-TOGETHER_S = 0.25
+BATCH_S_MAX = 0.25  # on a processor: so long, at most, an urgent image waits for the batch before it
+RUNS_S_MAX, RUNS_MAX = 0.1, 5  # for one size
+TOGETHER_S = 0.5
 # So long a batch may keep the event loop from all else; where at least so many rows take no longer, it is quick.
 IN_LOOP_S_MAX, IN_LOOP_ROWS_MIN = 0.00025, 4
-# What a larger batch, a second batch at once, and single-threaded batches must bring: each costs a single row's latency.
-BETTER_BATCH, BETTER_PAIR, BETTER_NARROW = 1.03, 1.03, 1.10
+# The largest batch that is as fast as any, but for noise: what surrounds a batch costs the same however many rows are in it.
+AS_FAST = 0.97
+BETTER_NARROW = 1.10  # what single-threaded batches must bring: they double a lone row's latency, or worse
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """What the site gives a model: providers in order of preference, threads in all, and batches at once.
 
-    ``workers`` 0 means whichever is faster here: one batch or two on all threads, or a batch on each.
+    ``workers`` 0 means whichever is faster here: one batch on all threads, or a batch on each.
     """
 
     providers: tuple[str, ...]
@@ -82,19 +83,16 @@ def open_session(
             session.warm()
         session.workers, session.measured.batch_rows = 0, max(1, session.measured.within(IN_LOOP_S_MAX))
         return session
-    if provider == _CUDA or hardware.workers or hardware.threads == 1 or workers_max == 1:
+    if provider == _CUDA or hardware.workers:
         session.workers = min(hardware.workers or 1, workers_max or hardware.workers or 1)
         return session
-    best = session.rows_per_s(1)
-    if (pair := session.rows_per_s(2)) > best * BETTER_PAIR:
-        best, session.workers = pair, 2
-    if workers_max is not None and workers_max < hardware.threads:
+    if hardware.threads == 1 or (workers_max or hardware.threads) < hardware.threads:
         return session
-    wide = session.measured
+    wide, wide_rows_per_s = session.measured, session.rows_per_s(1)
     del session  # one at a time: each is as large as the model
     session = opened(1)
     session.warm()
-    if session.rows_per_s(hardware.threads) > best * BETTER_NARROW:
+    if session.rows_per_s(hardware.threads) > wide_rows_per_s * BETTER_NARROW:
         session.workers = hardware.threads
         return session
     del session
@@ -209,16 +207,16 @@ class Session:
         Raises:
             RefusedGraph: it cannot be run.
         """
-        began, seconds = perf_counter(), dict[int, float]()
+        seconds = dict[int, float]()
         try:
             for size in buckets(self._rows_max):
-                if seconds and not self._pads and perf_counter() - began > WARM_S_MAX:
-                    break
+                if not self._pads and seconds and 2 * max(seconds.values()) > BATCH_S_MAX:
+                    break  # the next one is twice as large
                 seconds[size] = self._seconds(self.rows(size))
         except Exception as error:  # as in open_session
             raise RefusedGraph("The runtime cannot run the graph.") from error
         best = max(size / taken for size, taken in seconds.items())
-        worth = min(size for size, taken in seconds.items() if size / taken * BETTER_BATCH >= best)
+        worth = max(size for size, taken in seconds.items() if size / taken >= best * AS_FAST)
         self.measured = Measured(seconds, worth)
 
     def _seconds(self, rows: Rows) -> float:
