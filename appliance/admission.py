@@ -4,8 +4,7 @@ The bucket is the generic cell rate algorithm (ITU-T I.371, Annex A): one number
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -28,9 +27,8 @@ class Admission:
         self._full_at: dict[str, float] = {}
         self._under_way: Counter[str] = Counter()
 
-    @contextmanager
-    def admit(self, caller: str, allowance: Allowance, rows: int) -> Iterator[None]:
-        """Counts some rows as under way while the block runs.
+    def admit(self, caller: str, allowance: Allowance, rows: int) -> "_Admitted":
+        """Counts some rows as under way, until the end of a ``with`` block.
 
         Raises:
             CallerTooMany: with these, too many would be. Nothing is taken from the bucket.
@@ -45,7 +43,17 @@ class Admission:
             raise CallerTooFast(f"You may ask for {allowance.rows_per_s_max} rows a second; slow down.", wait_s)
         self._full_at[caller] = full_at
         self._under_way[caller] += rows
-        try:
-            yield
-        finally:
-            self._under_way[caller] -= rows
+        return _Admitted(self._under_way, caller, rows)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Admitted:
+    under_way: Counter[str]
+    caller: str
+    rows: int
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self.under_way[self.caller] -= self.rows

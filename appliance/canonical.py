@@ -81,9 +81,11 @@ def _check(value: object, depth: int) -> None:
         for key, item in value.items():
             if not (isinstance(key, str) and key.isascii()):
                 raise TypeError("keys are ASCII strings")
-            _check(item, depth + 1)
+            if type(item) not in _PLAIN:
+                _check(item, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            _check(item, depth + 1)
+            if type(item) not in _PLAIN:
+                _check(item, depth + 1)
     elif not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} has no canonical form")

@@ -14,7 +14,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, perf_counter
@@ -32,11 +32,12 @@ from appliance.load import LoadedModel
 from appliance.model import inputs
 from appliance.model.decision import Judgement, decide
 from appliance.model.inputs import Content, Encoded, Raw, Rows
-from appliance.servables import Servable, Servables
+from appliance.servables import Held, Servable, Servables
 
 T = TypeVar("T")
 # Raw rows up to this size are hashed in the event loop, which takes less time than handing them to a thread.
 INLINE_BYTES_MAX = 1 << 18
+_is_model_id = re.compile(MODEL_ID).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
     Raises:
         RequestError: which one says why there is no answer.
     """
-    with ExitStack() as held:  # until it is on record, too
+    with Held() as held:  # until it is on record, too
         async with _on_record(desk, call) as entry:
             caller = _admit(desk, call, entry, Action.PREDICT)
             request = ask()
@@ -117,7 +118,7 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
             with desk.admission.admit(caller.name, caller.allowance, rows):
                 deadline = _sooner(desk.clock(), call.deadline, request.patience_s)
                 servable.batcher.require_room(rows, deadline, request.priority)
-                held.enter_context(servable.in_use())
+                held.hold(servable)
                 arrays, decode_s = await _decode(desk, call, entry, model, contents)
                 ran = await servable.batcher.submit(arrays, deadline, request.priority)
                 judgement = model.judge.judge(ran.outputs.logits, ran.outputs.embedding)
@@ -127,7 +128,7 @@ async def predict(desk: Desk, call: Call, ask: Callable[[], Request]) -> Predict
             decisions = "".join([decision.letter for decision in judgement.decisions])
             entry.output = {
                 "top": judgement.top.tolist(),
-                "confidence_e6": (judgement.confidence * E6).round().astype(int).tolist(),
+                "confidence_e6": [round(confidence * E6) for confidence in judgement.confidence.tolist()],
                 "decisions": decisions,
             }
             signed = _as_signed(model, judgement) if model.override else decisions
@@ -192,7 +193,7 @@ def _admit(desk: Desk, call: Call, entry: Entry, action: Action) -> Caller:
 
 def _find(desk: Desk, caller: Caller, entry: Entry, name: str, version: int) -> Servable:
     """What is asked for, if it serves and the caller may use it; on record as it was found, or else as it was asked for."""
-    if re.fullmatch(MODEL_ID, name):  # anything else is free text, which has no place in the record
+    if _is_model_id(name):  # anything else is free text, which has no place in the record
         entry.model = {"id": name, "version": version}
     caller.authorise_model(name)
     servable = desk.servables.find(name, version)

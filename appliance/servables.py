@@ -7,9 +7,9 @@ is answered. A version that ends is no longer found, and goes once its last call
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter_ns, time_ns
+from types import TracebackType
 from typing import Protocol
 
 from appliance.bundle.grant import Terms
@@ -57,23 +57,36 @@ class Servable:
     def __post_init__(self) -> None:
         self.drift = Drift(self.model.manifest.decision.expected)
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While a call is inside, what it needs stays, even if the version ends."""
-        self.batcher.calls += 1
-        began = perf_counter_ns()
-        try:
-            yield
-        except BaseException:
-            self.told.failed += 1
-            self.told.failed_ns += perf_counter_ns() - began
-            raise
+
+class Held:
+    """A block inside which a call may ``hold`` a servable, which stays until the block's end, even if the version ends.
+
+    A class and not a generator, as in the journal: each call passes here.
+    """
+
+    __slots__ = ("_began", "_servable")
+
+    def __enter__(self) -> "Held":
+        self._servable: Servable | None = None
+        return self
+
+    def hold(self, servable: Servable) -> None:
+        servable.batcher.calls += 1
+        self._servable, self._began = servable, perf_counter_ns()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        servable = self._servable
+        if servable is None:
+            return
+        took_ns, told = perf_counter_ns() - self._began, servable.told
+        if kind is None:
+            told.call_ns += took_ns
         else:
-            self.told.call_ns += perf_counter_ns() - began
-        finally:
-            self.batcher.calls -= 1
-            if self.ending and not self.batcher.calls:
-                self.ending.set()
+            told.failed += 1
+            told.failed_ns += took_ns
+        servable.batcher.calls -= 1
+        if servable.ending and not servable.batcher.calls:
+            servable.ending.set()
 
 
 class Watcher(Protocol):

@@ -16,7 +16,7 @@ from appliance.engine.queue import Queue
 from appliance.errors import UnknownModel
 from appliance.load import LoadedModel
 from appliance.override import AS_SIGNED, Override
-from appliance.servables import Servable, Servables
+from appliance.servables import Held, Servable, Servables
 from tests import fakes, forge
 from tests.fakes import PuppetRunner
 from tests.isolation.desk import model
@@ -68,7 +68,8 @@ async def stage() -> AsyncIterator[Stage]:
 
 async def ask(servable: Servable, number: int) -> np.ndarray[Any, Any]:
     images = fakes.numbered(number, 1)
-    with servable.in_use():
+    with Held() as held:
+        held.hold(servable)
         ran = await servable.batcher.submit((images,), None)
     assert np.allclose(ran.outputs.logits, forge.logits(images), atol=1e-4)  # batched with others, it may round otherwise
     return ran.outputs.logits
@@ -144,7 +145,8 @@ def test_version_waits_for_a_call_that_has_found_it_and_not_yet_queued() -> None
         async with stage() as on:
             on.servables.put(version(1), active=True)
             servable = on.servables.find("forged")
-            with servable.in_use():
+            with Held() as held:
+                held.hold(servable)
                 on.servables.keep("forged", ())
                 await fakes.turn(5)
                 on.runners[0].gate.open()

@@ -184,9 +184,10 @@ class Batcher:
             self._gather_company()
         try:
             return await job.future
-        finally:
+        except BaseException:  # its caller gave up; where it failed it has left
             with self._wake:
                 self._queue.cancel(ticket)
+            raise
 
     def _require_open(self) -> None:
         if self._closed or self.broken:

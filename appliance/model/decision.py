@@ -49,7 +49,7 @@ class Judgement:
     @property
     def confidence(self) -> NDArray[np.float64]:
         """The probability of the top class, float64 ``[N]``."""
-        return self.probabilities[np.arange(len(self.top)), self.top]
+        return np.asarray(self.probabilities.max(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
