@@ -65,7 +65,7 @@ class Calibration:
     ``ece`` is before and after scaling; ``ece_by_chance`` what so many images would show of a model whose every probability
     is right. ``known_distances`` are float64, of the images that the detector was not fitted on; ``strange_distances`` of
     the sets given, by name; both empty where the unknown is not asked for. In a tuple of results one is ``chosen``; of
-    ``unknown``, one method's.
+    ``unknown``, one method's; ``unknown_unfitted`` are methods that this embedding did not allow to be tried.
     """
 
     rule: DecisionRule
@@ -81,6 +81,7 @@ class Calibration:
     point: OperatingPoint
     label_sets: tuple[LabelSetResult, ...]
     unknown: tuple[UnknownResult, ...]
+    unknown_unfitted: tuple[str, ...]
     known_distances: NDArray[np.float64]
     strange_distances: Mapping[str, NDArray[np.float64]]
 
@@ -143,6 +144,7 @@ def calibrate(found: "Outputs", labels: Labels, wishes: Wishes, strange: Mapping
         point=point,
         label_sets=label_sets,
         unknown=() if apart is None else apart.results,
+        unknown_unfitted=() if apart is None else apart.unfitted,
         known_distances=np.empty(0) if apart is None else apart.known_distances,
         strange_distances={} if apart is None else apart.strange_distances,
     )

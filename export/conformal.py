@@ -1,8 +1,8 @@
 """Label sets: which labels an answer does not rule out, so that the true one is among them as often as promised.
 
-Split conformal prediction (Vovk et al. 2005): give every label a score, take those of the true labels of n validation images
+Split conformal prediction (Vovk et al. 2005): give every label a score, take those of the true labels of n validation cases
 and find the one that all but l = ⌊(n + 1)(1 − coverage)⌋ of them are within. A label is then kept where it is within too, as
-``appliance.model.decision.label_sets`` does it. On images like these the true label is kept at least as often as promised,
+``appliance.model.decision.label_sets`` does it. On cases like these the true label is kept at least as often as promised,
 on average over validation sets; for the one set at hand the true coverage is spread as Beta(n + 1 − l, l).
 
 - ``lac``: the score is the label's probability (Sadinle, Lei and Wasserman 2019): the smallest sets on average.
@@ -11,9 +11,9 @@ on average over validation sets; for the one set at hand the true coverage is sp
   without the label's own probability. Without chance and where the top label is mostly right, its scores are mostly 0 and
   its sets hold the true label more often than asked for. It is used where a recipe asks for it.
 
-Coverage is *measured* on images that did not choose the threshold: ten folds, each judged by a rule fitted on the other
+Coverage is *measured* on cases that did not choose the threshold: ten folds, each judged by a rule fitted on the other
 nine. The rule that ships is fitted on all. The temperature, one number, is that of all in both. The penalty and the free
-ranks of ``raps`` are picked on the same images as its threshold, which the promise does not allow for; the folds do.
+ranks of ``raps`` are picked on the same cases as its threshold, which the promise does not allow for; the folds do.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from export.millionths import over, under
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-IMAGES_OF_A_CLASS_MIN = 100
+CASES_OF_A_CLASS_MIN = 100
 FOLDS, SEED = 10, 0
 PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # the paper's, appendix E
 _SIMULATED = 4000
@@ -39,7 +39,7 @@ _SIMULATED = 4000
 
 @dataclass(frozen=True, slots=True)
 class LabelSetResult:
-    """``coverage``, ``labels_mean`` (a set's size) and ``coverage_by_class`` (None for a class without an image) are
+    """``coverage``, ``labels_mean`` (a set's size) and ``coverage_by_class`` (None for a class without a case) are
     measured on held-out folds. ``interval``: where the true coverage of the rule that ships lies in nine cases of ten; its
     lower end fails once in twenty.
     """
@@ -57,13 +57,13 @@ def choose(
 ) -> tuple[LabelSetRule, tuple[LabelSetResult, ...]]:
     """The rule for probabilities ``[N, classes]`` and true labels ``[N]``, and what each method came to.
 
-    Chosen is ``wanted``; or else ``lac_by_class`` where each class has 100 images, and ``lac`` where one has fewer.
+    Chosen is ``wanted``; or else ``lac_by_class`` where each class has 100 cases, and ``lac`` where one has fewer.
 
     Raises:
-        CalibrationError: so few images cannot carry that coverage.
+        CalibrationError: so few cases cannot carry that coverage.
     """
     by_class = np.bincount(labels, minlength=calibrated.shape[1])
-    many = by_class.min() >= max(IMAGES_OF_A_CLASS_MIN, needed(coverage))
+    many = by_class.min() >= max(CASES_OF_A_CLASS_MIN, needed(coverage))
     method = wanted or ("lac_by_class" if many else "lac")
     rule = fit(method, calibrated, labels, coverage)
     measured = ["lac", *(["lac_by_class"] if many else []), *(["raps"] if method == "raps" else [])]
@@ -74,34 +74,34 @@ def fit(method: str, calibrated: Array, labels: Labels, coverage: float) -> Labe
     """One method's rule, from all rows given.
 
     Raises:
-        CalibrationError: so few images cannot carry that coverage.
+        CalibrationError: so few cases cannot carry that coverage.
     """
     counts = np.bincount(labels, minlength=calibrated.shape[1])
     smallest, whose = int(counts.argmin()), ""
-    images = len(labels)
+    cases = len(labels)
     if method == "lac_by_class":
-        images, whose = int(counts[smallest]), f" of label {smallest}"
-        if images < IMAGES_OF_A_CLASS_MIN:
+        cases, whose = int(counts[smallest]), f" of label {smallest}"
+        if cases < CASES_OF_A_CLASS_MIN:
             raise CalibrationError(
-                f"Label sets by class need at least {IMAGES_OF_A_CLASS_MIN} validation images of each label, and there are "
-                f"{images}{whose}."
+                f"Label sets by class need at least {CASES_OF_A_CLASS_MIN} validation cases of each label, and there are "
+                f"{cases}{whose}."
             )
-    if left_out(images, coverage) < 1:
+    if left_out(cases, coverage) < 1:
         raise CalibrationError(
             f"Label sets that hold the true label at a rate of {coverage:.4g} need at least {needed(coverage)} validation "
-            f"images{whose}, and there are {images}, which carry {under(images / (images + 1), 1000) / 1000:.3f} at most."
+            f"cases{whose}, and there are {cases}, which carry {under(cases / (cases + 1), 1000) / 1000:.3f} at most."
         )
     return _rule(method, calibrated, labels, coverage)
 
 
 def measure(method: str, calibrated: Array, labels: Labels, coverage: float, *, chosen: bool) -> LabelSetResult:
-    """What rules of this method do on images that they were not fitted on."""
+    """What rules of this method do on cases that they were not fitted on."""
     counts = np.bincount(labels, minlength=calibrated.shape[1])
     covered, sizes = np.zeros(len(labels), bool), np.zeros(len(labels), np.int64)
     for held in folds(labels):
         rest = labels[~held]
         least = int(np.bincount(rest, minlength=len(counts)).min()) if method == "lac_by_class" else len(rest)
-        # Where nine tenths of the images carry a little less than all of them do, the most that they carry is measured.
+        # Where nine tenths of the cases carry a little less than all of them do, the most that they carry is measured.
         rule = _rule(method, calibrated[~held], rest, min(coverage, least / (least + 1)))
         sets = label_sets(rule, calibrated[held])
         covered[held], sizes[held] = sets[np.arange(len(sets)), labels[held]], sets.sum(axis=1)

@@ -134,7 +134,7 @@ def _classes(rows: Rows) -> tuple[Array, Array]:
     means = np.stack([points[rows.labels == label].mean(axis=0) for label in range(classes)])
     within = shrunk_covariance(points - means[rows.labels])
     if not np.trace(within) > 0:
-        raise CalibrationError("The embedding does not vary between images of a label, so it cannot tell the unknown.")
+        raise CalibrationError("The embedding does not vary between cases of a label, so it cannot tell the unknown.")
     return means, within
 
 

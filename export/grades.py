@@ -154,9 +154,12 @@ def _unknown(found: Calibration) -> Finding:
     if not tried:
         return Finding("amber", about, "Its check for inputs of another kind was tried on none.")
     worst = max(tried, key=lambda result: result.fpr95)
+    unfitted = ""
+    if found.unknown_unfitted:
+        unfitted = f" Not tried, as it cannot be fitted here: {', '.join(found.unknown_unfitted)}."
     return Finding(
         "amber" if worst.fpr95 > PASSING_MAX else "ok",
         about,
         f"Of those tried, {at_most(worst.fpr95)} still pass in the hardest set ({worst.name}, {worst.n:,} cases), where 95% "
-        "of known inputs pass. Nothing is promised of others.",
+        f"of known inputs pass. Nothing is promised of others.{unfitted}",
     )

@@ -65,7 +65,7 @@ def fit(logits: Floats, labels: NDArray[np.int64]) -> float:
         if moved < 1e-9:
             break
     if 1 / found > TEMPERATURES[1] * 0.99:
-        raise CalibrationError(f"The model is no better than chance on the validation images: {right.mean():.1%} are right.")
+        raise CalibrationError(f"The model is no better than chance on the validation cases: {right.mean():.1%} are right.")
     return 1 / found
 
 

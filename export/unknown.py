@@ -54,13 +54,15 @@ class UnknownResult:
 class Chosen:
     """A detector and its threshold; ``held_out``, bool ``[N]``, are the images that it was not fitted on.
 
-    The distances, float64, are the chosen method's: of those images, and of each set of strangers.
+    ``unfitted`` are the methods that could not be tried, since they cannot be fitted to this embedding. The distances,
+    float64, are the chosen method's: of those images, and of each set of strangers.
     """
 
     detector: Detector
     reject_above_e6: int
     held_out: NDArray[np.bool_]
     results: tuple[UnknownResult, ...]
+    unfitted: tuple[str, ...]
     known_distances: Array
     strange_distances: Mapping[str, Array]
 
@@ -76,7 +78,8 @@ def choose(known: Rows, strange: Mapping[str, Rows], wanted: str | None = None) 
     _require_enough(known)
     fitting = halves(known.labels)
     fitted_on, held_out = known.where(fitting), known.where(~fitting)
-    detectors = _fitted([method for method in UNKNOWN_METHODS if method != "nearest" or method == wanted], fitted_on, wanted)
+    asked = [method for method in UNKNOWN_METHODS if method != "nearest" or method == wanted]
+    detectors = _fitted(asked, fitted_on, wanted)
     methods = list(detectors)
     distances = {method: distance(each, held_out) for method, each in detectors.items()}
     apart = {
@@ -107,20 +110,28 @@ def choose(known: Rows, strange: Mapping[str, Rows], wanted: str | None = None) 
             for each in methods
             for name, found in figures[each].items()
         ),
+        unfitted=tuple(each for each in asked if each not in detectors),
         known_distances=distances[method],
         strange_distances=apart[method],
     )
 
 
 def _fitted(methods: Sequence[str], known: Rows, wanted: str | None) -> dict[str, Detector]:
-    """A detector by method. Raises CalibrationError where one cannot be fitted, unless another was asked for."""
-    made: dict[str, Detector] = {}
+    """A detector by method, of those that can be fitted.
+
+    Raises:
+        CalibrationError: the one that was asked for cannot be, or none can.
+    """
+    made, failed = dict[str, Detector](), dict[str, CalibrationError]()
     for method in methods:
         try:
             made[method] = as_served(fit(method, known), known.logits.shape[1])
-        except CalibrationError:
-            if wanted in (None, method):
-                raise
+        except CalibrationError as error:
+            failed[method] = error
+        except np.linalg.LinAlgError:
+            failed[method] = CalibrationError(f"The directions of the embedding cannot be told apart, as {method} has to.")
+    if failed and (wanted in failed or not made):
+        raise failed.get(wanted or "", next(iter(failed.values())))
     return made
 
 
@@ -200,6 +211,9 @@ def _require_enough(known: Rows) -> None:
         )
     if not np.isfinite(known.embedding).all():
         raise CalibrationError("The embedding of a validation case is not a number.")
-    points = known.embedding[halves(known.labels)]
+    fitting = halves(known.labels)
+    points, labels = known.embedding[fitting], known.labels[fitting]
     if not (points != points[0]).any():
         raise CalibrationError("The embedding does not vary between cases, so it cannot tell the unknown.")
+    if not any((own != own[0]).any() for own in (points[labels == label] for label in np.unique(labels))):
+        raise CalibrationError("The embedding does not vary between cases of a label, so it cannot tell the unknown.")

@@ -135,7 +135,7 @@ def test_too_few_images_are_refused() -> None:
 def test_coverage_that_the_images_cannot_carry_is_refused() -> None:
     """It used to leave the label sets out of the bundle, without a word."""
     logits, labels = draw(2, 400, 2.0)
-    with pytest.raises(CalibrationError, match="need at least 999 validation images, and there are 400"):
+    with pytest.raises(CalibrationError, match="need at least 999 validation cases, and there are 400"):
         calibrate(Outputs(logits, None), labels, replace(WISHES, label_set_coverage=0.999))
 
 

@@ -73,15 +73,15 @@ def test_every_class_has_its_promise_where_each_has_a_threshold() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8), st.sampled_from(LABEL_SETS), st.floats(0.5, 0.99), st.floats(0.05, 10))
-def test_sets_are_never_empty_and_cover_their_own_images(
+def test_sets_are_never_empty_and_cover_their_own_cases(
     seed: int, classes: int, method: str, coverage: float, believed: float
 ) -> None:
-    """Of the images that chose a threshold, at most l are missed: all that the promise allows, however scores tie."""
+    """Of the cases that chose a threshold, at most l are missed: all that the promise allows, however scores tie."""
     calibrated, labels = likely(seed, 110 * classes, classes, believed)
     labels = np.concatenate([np.arange(110 * classes // 2) % classes, labels[110 * classes // 2 :]])  # enough of each
     calibrated = np.round(calibrated, 2)  # ties, and rows that sum to a little less or more than 1
     counts = np.bincount(labels)
-    if method == "lac_by_class" and counts.min() < conformal.IMAGES_OF_A_CLASS_MIN:
+    if method == "lac_by_class" and counts.min() < conformal.CASES_OF_A_CLASS_MIN:
         return
     rule = conformal.fit(method, calibrated, labels, coverage)
     sets = label_sets(rule, calibrated)
@@ -102,8 +102,8 @@ def test_more_coverage_never_drops_a_label(seed: int, method: str, coverage: flo
     assert (wide >= narrow).all()
 
 
-def test_coverage_is_measured_on_images_that_did_not_choose_the_threshold() -> None:
-    """With a label for nearly every image, thresholds fitted on the very images cover exactly; folds tell the truth."""
+def test_coverage_is_measured_on_cases_that_did_not_choose_the_threshold() -> None:
+    """With a label for nearly every case, thresholds fitted on the very cases cover exactly; folds tell the truth."""
     found = [conformal.measure("lac", *likely(seed, 150), 0.9, chosen=True).coverage for seed in range(60)]
     assert np.mean(found) == pytest.approx(0.9, abs=0.012)
     result = conformal.measure("lac", *likely(3, 1000), 0.9, chosen=True)
@@ -128,12 +128,12 @@ def test_label_without_an_image_has_no_coverage() -> None:
     assert results[0].coverage_by_class[3] is None
 
 
-def test_method_is_chosen_by_how_many_images_each_label_has() -> None:
+def test_method_is_chosen_by_how_many_cases_each_label_has() -> None:
     """A threshold for each class where each has a hundred; one for all otherwise; RAPS where it is asked for."""
     many, few = likely(1, 1000), likely(1, 300)
     assert conformal.choose(*many, 0.9)[0].method == "lac_by_class"
     assert conformal.choose(*few, 0.9)[0].method == "lac"
-    assert conformal.choose(*many, 0.998)[0].method == "lac", "a class of 200 cannot carry 99.8 %, but 1,000 images can"
+    assert conformal.choose(*many, 0.998)[0].method == "lac", "a class of 200 cannot carry 99.8 %, but 1,000 cases can"
     rule, results = conformal.choose(*few, 0.9, "raps")
     assert rule.method == "raps"
     assert [(result.method, result.chosen) for result in results] == [("lac", False), ("raps", True)]
@@ -147,26 +147,26 @@ def test_own_probability_is_not_counted_against_a_label() -> None:
 
 
 @pytest.mark.parametrize("method", ["lac", "raps"])
-def test_coverage_that_so_few_images_cannot_carry_is_refused(method: str) -> None:
+def test_coverage_that_so_few_cases_cannot_carry_is_refused(method: str) -> None:
     with pytest.raises(
-        CalibrationError, match=r"0\.999 need at least 999 validation images, and there are 500.* 0\.998 at most"
+        CalibrationError, match=r"0\.999 need at least 999 validation cases, and there are 500.* 0\.998 at most"
     ):
         conformal.fit(method, *likely(1, 500), 0.999)
     assert conformal.needed(0.999) == 999
 
 
-def test_class_with_too_few_images_is_refused_where_each_is_promised() -> None:
+def test_class_with_too_few_cases_is_refused_where_each_is_promised() -> None:
     calibrated, labels = likely(1, 300)
     with pytest.raises(
-        CalibrationError, match=r"at least 100 validation images of each label, and there are \d+ of label \d"
+        CalibrationError, match=r"at least 100 validation cases of each label, and there are \d+ of label \d"
     ):
         conformal.fit("lac_by_class", calibrated, labels, 0.9)
     calibrated, labels = likely(1, 600)
-    with pytest.raises(CalibrationError, match=r"0\.999 need at least 999 validation images of label \d"):
+    with pytest.raises(CalibrationError, match=r"0\.999 need at least 999 validation cases of label \d"):
         conformal.fit("lac_by_class", calibrated, labels, 0.999)
 
 
 def test_interval_of_several_thresholds_is_that_of_their_mixture() -> None:
-    """Two classes alike, as many of each: the spread is that of twice as many images, near enough."""
+    """Two classes alike, as many of each: the spread is that of twice as many cases, near enough."""
     low, high = conformal.true_coverage([500, 500], 0.9)
     assert (low, high) == pytest.approx(binomial.coverage_interval(1000, 0.9), abs=0.003)

@@ -1,5 +1,7 @@
 """Each way to tell the unknown flags what is plainly strange, keeps what is known, and survives its own encoding."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -201,7 +203,7 @@ def test_label_without_enough_images_is_refused() -> None:
     ("embedding", "said"),
     [
         (np.zeros((200, 3), np.float32), "does not vary between cases, "),
-        (np.eye(3, dtype=np.float32)[np.arange(200) % 2], "does not vary between images of a label"),
+        (np.eye(3, dtype=np.float32)[np.arange(200) % 2], "does not vary between cases of a label"),
         (np.ones((200, 1), np.float32), "at least 2 numbers, and there is 1"),
         (np.full((200, 3), np.nan, np.float32), "not a number"),
     ],
@@ -219,6 +221,31 @@ def test_method_that_cannot_be_fitted_refuses_nobody_who_did_not_ask_for_it() ->
     known = Rows(points, np.eye(2, dtype=np.float32)[labels] * 5, labels)
     far = Rows(random.normal(-40, 1, (50, 6)).astype(np.float32), np.zeros((50, 2), np.float32), np.zeros(50, np.int64))
     assert unknown.choose(known, {"far": far}).results
+
+
+@pytest.mark.parametrize("error", [CalibrationError("too steep"), np.linalg.LinAlgError("SVD did not converge")])
+def test_method_that_cannot_be_fitted_is_left_to_the_others_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    strange, fit = {"strangers": strangers()}, unknown.fit
+
+    def failing(*methods: str) -> None:
+        def only(method: str, rows: Rows) -> Any:
+            if method in methods:
+                raise error
+            return fit(method, rows)
+
+        monkeypatch.setattr(unknown, "fit", only)
+
+    failing("vim")
+    chosen = unknown.choose(known(), strange)
+    assert (chosen.unfitted, "vim" in {result.method for result in chosen.results}) == (("vim",), False)
+    with pytest.raises(CalibrationError):
+        unknown.choose(known(), strange, "vim")
+    assert unknown.choose(known(), strange, "mahalanobis").unfitted == ("vim",)
+    failing(*UNKNOWN_METHODS)
+    with pytest.raises(CalibrationError):
+        unknown.choose(known(), strange)
 
 
 def test_embedding_that_would_take_hours_is_refused_with_what_to_do() -> None:
