@@ -1,48 +1,35 @@
 """A vendor's trust repository: made, published to, revoked from, and its keys changed (bundle-format sections 10 and 11).
 
-python-tuf has the formats and checks the thresholds; this file says what stands in them. The folder is anybody's: before
-something is said anew, what it says is verified as a site would, from its first root, whatever its dates. What only a memory
-would show, a whole folder put back to an older copy, sites refuse. A repository is a folder::
-
-    metadata/1.root.json … N.snapshot.json  N.targets.json  timestamp.json      targets/<sha256>.policy.json
-    root.pending                    the next root, while it waits for signatures of other root keys; no appliance looks at it
-
-``appliance/trust.py`` is the way back.
+python-tuf has the formats and checks the thresholds; this file says what stands in them. What stands there already is
+read by ``export/trust_folder.py``; ``appliance/trust.py`` is the way back.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.signer import Key, SecretsHandler, Signature, Signer, SSlibKey
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, TargetFile
 from tuf.api.serialization.json import JSONSerializer
 
 from appliance.bundle import policy as policies
 from appliance.bundle.policy import (
     FILE_NAME,
     ROOT_DESKS,
-    ROOT_FINGERPRINT_GROUPS,
     Listing,
     Policy,
-    decode_desks,
     encode_desks,
 )
 from appliance.bundle.signature import KeyRing, SigningKey, VerifyingKey, algorithm, key_ring
-from appliance.canonical import fingerprint
 from appliance.errors import ConfigError, NotAdmitted, UntrustedSignature
 from export.proposed import ONLINE, Proposed
+from export.trust_folder import Folder, Online, desks, replace_file
 
-T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 _NO_ROOT_KEY = "none of the keys is a root key of this repository"
-_TAMPERED = "The trust repository in this folder is not what its keys have signed; bring back a copy that is."
 _compact = JSONSerializer(compact=True)
 
 
@@ -73,8 +60,7 @@ class Repository:
     """A repository's folder. Every method that changes it takes the keys to sign with, and ``now``, UTC."""
 
     def __init__(self, folder: Path, lifetimes: Lifetimes | None = None) -> None:
-        self._metadata, self._targets, self._pending = folder / "metadata", folder / "targets", folder / "root.pending"
-        self._lifetimes = lifetimes or Lifetimes()
+        self._folder, self._lifetimes = Folder(folder), lifetimes or Lifetimes()
 
     @property
     def policy(self) -> Policy:
@@ -84,9 +70,9 @@ class Repository:
             ConfigError: there is no repository.
             UntrustedSignature: it is not what its keys have signed, or was not published since they changed.
         """
-        root = self._root()
-        said = self._said(self._online([root]))
-        said.require_within(*_desks(root))
+        root = self._folder.roots()[-1]
+        said = self._folder.said(self._folder.online([root]))
+        said.require_within(*desks(root))
         return said
 
     @property
@@ -94,20 +80,20 @@ class Repository:
         """Whether its release keys have changed since it was published. A thief of those before could have written it, so
         a person has to look. Raises ConfigError, UntrustedSignature.
         """
-        roots = self._roots()
+        roots = self._folder.roots()
         try:
-            self._online(roots[-1:])
+            self._folder.online(roots[-1:])
         except UntrustedSignature:
-            self._online(roots)
+            self._folder.online(roots)
             return True
         return False
 
     @property
     def fresh_until(self) -> datetime:
         """The earliest expiry among the four roles. Raises ConfigError."""
-        online = self._online()
+        online = self._folder.online()
         return min(
-            self._root().expires,
+            self._folder.roots()[-1].expires,
             online.targets.signed.expires,
             online.snapshot.signed.expires,
             online.timestamp.signed.expires,
@@ -116,13 +102,12 @@ class Repository:
     @property
     def root_fingerprint(self) -> str:
         """What is read to a new site over the telephone. Raises ConfigError where there is none yet."""
-        self._root()
-        return fingerprint((self._metadata / "1.root.json").read_bytes(), ROOT_FINGERPRINT_GROUPS)
+        return self._folder.root_fingerprint
 
     @property
     def root_version(self) -> int:
         """The newest root that has all its signatures; 0 where there is none yet."""
-        return next(number for number in count() if not (self._metadata / f"{number + 1}.root.json").exists())
+        return self._folder.root_version
 
     def create(
         self,
@@ -138,11 +123,11 @@ class Repository:
             ConfigError: there is one in this folder, the threshold cannot be met, or no release key is among the signers.
             MalformedBundle: the policy would not obey section 10.
         """
-        if self._metadata.exists():
+        if self._folder.metadata.exists():
             raise ConfigError("there is a trust repository in this folder")
         root = _changed(Root(consistent_snapshot=True), authority, now + timedelta(days=self._lifetimes.root))
         root.version = 1
-        policy = Policy(vendor, *_desks(root), {}, {})
+        policy = Policy(vendor, *desks(root), {}, {})
         self._write(policy, Online(), _among(signers, root, "targets"), now)
         return self._place_root(Metadata(root), signers, agree)
 
@@ -154,10 +139,10 @@ class Repository:
             UntrustedSignature: what is there is not what its keys have signed.
             MalformedBundle: the policy would not obey section 10.
         """
-        roots = self._roots()
-        root, online = roots[-1], self._online(roots)
-        said = self._said(online)
-        exporter, licensing = (_without(ring, said.revoked_keys) for ring in _desks(root))
+        roots = self._folder.roots()
+        root, online = roots[-1], self._folder.online(roots)
+        said = self._folder.said(online)
+        exporter, licensing = (_without(ring, said.revoked_keys) for ring in desks(root))
         policy = edit(replace(said, exporter=exporter, licensing=licensing))
         self._write(policy, online, _among(signers, root, "targets"), now)
         return policy
@@ -178,9 +163,9 @@ class Repository:
             ConfigError: a root is waiting for signatures already, the threshold cannot be met, or no signer counts.
             UntrustedSignature: the root that is there is not what its keys have signed.
         """
-        if self._pending.exists():
+        if self._folder.pending.exists():
             raise ConfigError("a root is waiting for its signatures already: python -m export trust sign")
-        before = self._root()
+        before = self._folder.roots()[-1]
         changed = _changed(before, authority, now + timedelta(days=self._lifetimes.root))
         if not _among(signers, changed, "root", before):
             raise ConfigError(_NO_ROOT_KEY)
@@ -196,88 +181,32 @@ class Repository:
             NotAdmitted: it has what cannot be shown, or is not the next one.
             UntrustedSignature: the root that is there is not what its keys have signed.
         """
-        if not self._pending.exists():
-            raise ConfigError("no root is waiting for signatures")
-        root, _ = _read(Root, self._pending)
+        root = self._folder.pending_root()
         if root.signed.version != self.root_version + 1:
             raise NotAdmitted("The root that waits for signatures is not the next one of this repository.")
-        if not _among(signers, root.signed, "root", self._root() if root.signed.version > 1 else None):
+        if not _among(signers, root.signed, "root", self._folder.roots()[-1] if root.signed.version > 1 else None):
             raise ConfigError(_NO_ROOT_KEY)
         return self._place_root(root, signers, agree)
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _roots(self) -> list[Root]:
-        """Every root, each signed as the one before it and it itself demand. Raises ConfigError, UntrustedSignature."""
-        roots: list[Root] = []
-        for number in range(1, self.root_version + 1):
-            root, _ = _read(Root, self._metadata / f"{number}.root.json")
-            if root.signed.version != number:
-                raise UntrustedSignature(_TAMPERED)
-            for by in (*roots[-1:], root.signed):
-                _verify(by, root)
-            roots.append(root.signed)
-        if not roots:
-            raise ConfigError("there is no trust repository in this folder, or its root lacks signatures")
-        return roots
-
-    def _root(self) -> Root:
-        return self._roots()[-1]
-
-    def _online(self, roots: Sequence[Root] | None = None) -> "Online":
-        """The three roles, as the release keys of the newest root have signed them; or, until somebody publishes under
-        that one, those of an earlier root. Raises ConfigError, UntrustedSignature.
-        """
-        roots = roots or self._roots()
-        timestamp, _ = _read(Timestamp, self._metadata / "timestamp.json")
-        about = timestamp.signed.snapshot_meta
-        snapshot, snapshot_bytes = _read(Snapshot, self._metadata / f"{about.version}.snapshot.json")
-        meta = snapshot.signed.meta.get("targets.json")
-        if meta is None:
-            raise UntrustedSignature(_TAMPERED)
-        targets, targets_bytes = _read(Targets, self._metadata / f"{meta.version}.targets.json")
-        made = Online(targets, snapshot, timestamp)
-        for root in reversed(roots):
-            try:
-                for role in (timestamp, snapshot, targets):
-                    _verify(root, role)
-                about.verify_length_and_hashes(snapshot_bytes)
-                meta.verify_length_and_hashes(targets_bytes)
-            except (UntrustedSignature, RepositoryError):
-                continue
-            if (about.version, meta.version) == (snapshot.signed.version, targets.signed.version):
-                return made
-        raise UntrustedSignature(_TAMPERED)
-
-    def _said(self, online: "Online") -> Policy:
-        """The policy that the targets role vouches for. Raises ConfigError, UntrustedSignature, MalformedBundle."""
-        try:
-            target = online.targets.signed.targets[FILE_NAME]
-            data = (self._targets / f"{target.hashes['sha256']}.{FILE_NAME}").read_bytes()
-            target.verify_length_and_hashes(data)
-        except OSError:
-            raise ConfigError("there is no whole trust repository in this folder: its policy is missing") from None
-        except (KeyError, RepositoryError):
-            raise UntrustedSignature(_TAMPERED) from None
-        return policies.decode(data)
-
     def _place_root(
         self, root: Metadata[Root], signers: Sequence[SigningKey], agree: Callable[[Proposed], None] | None = None
     ) -> int:
         """Signs a root with those signers that count for it, and puts it in place once they are enough."""
-        before = None if root.signed.version == 1 else self._root()
+        before = None if root.signed.version == 1 else self._folder.roots()[-1]
         if agree is not None:
             agree(Proposed(root, before, self.root_fingerprint if before else None))
         for signer in _among(signers, root.signed, "root", before):
             root.sign(_TufSigner(signer), append=True)
         result = root.signed.get_root_verification_result(before, root.signed_bytes, root.signatures)
-        place = self._metadata / f"{root.signed.version}.root.json" if result.verified else self._pending
-        _replace(place, root.to_bytes(_compact))
+        place = self._folder.metadata / f"{root.signed.version}.root.json" if result.verified else self._folder.pending
+        replace_file(place, root.to_bytes(_compact))
         if result.verified:
-            self._pending.unlink(missing_ok=True)
+            self._folder.pending.unlink(missing_ok=True)
         return max(result.first.missing, result.second.missing)
 
-    def _write(self, policy: Policy, online: "Online", signers: Sequence[SigningKey], now: datetime) -> None:
+    def _write(self, policy: Policy, online: Online, signers: Sequence[SigningKey], now: datetime) -> None:
         """Writes a policy and all that vouches for it, the timestamp last; and takes away what nobody names any more."""
         if not signers:
             raise ConfigError("none of the keys is a release key of this repository")
@@ -286,26 +215,17 @@ class Repository:
         target = TargetFile.from_data(FILE_NAME, said, ["sha256"])
         targets, snapshot, timestamp = (online.targets.signed, online.snapshot.signed, online.timestamp.signed)
         targets.targets = {FILE_NAME: target}
-        files = {self._targets / f"{target.hashes['sha256']}.{FILE_NAME}": said}
+        files = {self._folder.targets / f"{target.hashes['sha256']}.{FILE_NAME}": said}
         made = self._sign(online.targets, self._lifetimes.targets, signers, now)
-        files[self._metadata / f"{targets.version}.targets.json"] = made
+        files[self._folder.metadata / f"{targets.version}.targets.json"] = made
         snapshot.meta = {"targets.json": MetaFile.from_data(targets.version, made, ["sha256"])}
         made = self._sign(online.snapshot, self._lifetimes.timestamp, signers, now)
-        files[self._metadata / f"{snapshot.version}.snapshot.json"] = made
+        files[self._folder.metadata / f"{snapshot.version}.snapshot.json"] = made
         timestamp.snapshot_meta = MetaFile.from_data(snapshot.version, made, ["sha256"])
-        files[self._metadata / "timestamp.json"] = self._sign(online.timestamp, self._lifetimes.timestamp, signers, now)
-        for folder in (self._metadata, self._targets):
-            folder.mkdir(parents=True, exist_ok=True)
-        for path, data in files.items():
-            _replace(path, data)
-        for folder, pattern in (
-            (self._targets, "*.json"),
-            (self._metadata, "*.targets.json"),
-            (self._metadata, "*.snapshot.json"),
-        ):
-            for path in folder.glob(pattern):
-                if path not in files:
-                    path.unlink()
+        files[self._folder.metadata / "timestamp.json"] = self._sign(
+            online.timestamp, self._lifetimes.timestamp, signers, now
+        )
+        self._folder.write(files)
 
     def _sign(self, role: Metadata[Any], days: int, signers: Sequence[SigningKey], now: datetime) -> bytes:
         role.signed.version += bool(role.signatures)  # a new one has the first version, and no signature yet
@@ -314,15 +234,6 @@ class Repository:
         for signer in signers:
             role.sign(_TufSigner(signer), append=True)
         return role.to_bytes(_compact)
-
-
-@dataclass(frozen=True, slots=True)
-class Online:
-    """The three roles that release keys sign; of a new repository, before their first version."""
-
-    targets: Metadata[Targets] = field(default_factory=lambda: Metadata(Targets()))
-    snapshot: Metadata[Snapshot] = field(default_factory=lambda: Metadata(Snapshot()))
-    timestamp: Metadata[Timestamp] = field(default_factory=lambda: Metadata(Timestamp()))
 
 
 def with_bundle(policy: Policy, digest: str, model: str, version: int) -> Policy:
@@ -368,7 +279,7 @@ def _changed(before: Root, authority: Authority, expires: datetime) -> Root:
     top.threshold = authority.threshold or top.threshold
     if not 1 <= top.threshold <= len(top.keyids):
         raise ConfigError(f"{len(top.keyids)} root keys cannot give {top.threshold} signatures")
-    known = _desks(before) if ROOT_DESKS in before.unrecognized_fields else (key_ring([]), key_ring([]))
+    known = desks(before) if ROOT_DESKS in before.unrecognized_fields else (key_ring([]), key_ring([]))
     exporter, licensing = (
         KeyRing(key_ring(keys).keys or ring.keys, frozenset(authority.require) or ring.required)
         for ring, keys in zip(known, (authority.exporter, authority.licensing), strict=True)
@@ -378,11 +289,6 @@ def _changed(before: Root, authority: Authority, expires: datetime) -> Root:
             raise ConfigError(f"there is no {desk} key of {missing}")
     root.unrecognized_fields = {**before.unrecognized_fields, ROOT_DESKS: encode_desks(exporter, licensing)}
     return root
-
-
-def _desks(root: Root) -> tuple[KeyRing, KeyRing]:
-    """The exporter's keys and the licensing desk's, as a root says. Raises MalformedBundle where it says none."""
-    return decode_desks(root.unrecognized_fields.get(ROOT_DESKS))
 
 
 def _among(signers: Sequence[SigningKey], root: Root, role: str, before: Root | None = None) -> list[SigningKey]:
@@ -417,31 +323,5 @@ class _TufSigner(Signer):
         raise TypeError("this signer is made from a key")
 
 
-def _read(kind: type[T], path: Path) -> "tuple[Metadata[T], bytes]":
-    """A role's file, not verified, and its bytes. Raises ConfigError."""
-    data, found = b"", None
-    with suppress(OSError, RepositoryError):
-        data = path.read_bytes()
-        found = Metadata[T].from_bytes(data)
-    if found is None or not isinstance(found.signed, kind):
-        raise ConfigError(f"there is no whole trust repository in this folder: {path.name}")
-    return found, data
-
-
-def _verify(by: Root, role: Metadata[Any]) -> None:
-    """Raises UntrustedSignature where a role is not signed by enough of the keys that a root names for it."""
-    try:
-        by.verify_delegate(role.signed.type, role.signed_bytes, role.signatures)
-    except (RepositoryError, ValueError):
-        raise UntrustedSignature(_TAMPERED) from None
-
-
 def _without(ring: KeyRing, revoked: Collection[str]) -> KeyRing:
     return replace(ring, keys={key_id: key for key_id, key in ring.keys.items() if key_id not in revoked})
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)

@@ -31,7 +31,8 @@ from appliance.errors import (
     UntrustedSignature,
 )
 from appliance.state import VendorState
-from export.trust import Authority, Lifetimes, Online, Repository
+from export.trust import Authority, Lifetimes, Repository
+from export.trust_folder import Online
 from tests.bundle.breaking import flipped
 from tests.forge import Forge
 
@@ -241,11 +242,11 @@ def test_a_stolen_release_key_names_no_other_exporter(vendor: Vendor, hospital: 
         replace(said, licensing=ring),
         replace(said, exporter=replace(said.exporter, keys={**said.exporter.keys, **ring.keys})),
     ):
-        written(changed, vendor.repository._online(), [vendor.release], NOW)
+        written(changed, vendor.repository._folder.online(), [vendor.release], NOW)
         with pytest.raises(UntrustedSignature, match="other keys than the vendor's root"):
             hospital.take(vendor.medium)
     fewer = replace(said, exporter=replace(said.exporter, keys={}), licensing=replace(said.licensing, keys={}))
-    written(fewer, vendor.repository._online(), [vendor.release], NOW)
+    written(fewer, vendor.repository._folder.online(), [vendor.release], NOW)
     assert hospital.take(vendor.medium).policy.exporter.keys == {}, "to take keys away is its to do"
 
 
@@ -261,7 +262,7 @@ def test_a_stolen_release_key_does_with_no_signature_less_than_the_root(tmp_path
     assert hospital.take(vendor.publish()).policy.exporter.required == {ED25519, ML_DSA_65}
     said = vendor.repository.policy
     rings = {desk: replace(getattr(said, desk), required=frozenset([ED25519])) for desk in ("exporter", "licensing")}
-    vendor.repository._write(replace(said, **rings), vendor.repository._online(), [vendor.release], NOW)  # type: ignore[arg-type]
+    vendor.repository._write(replace(said, **rings), vendor.repository._folder.online(), [vendor.release], NOW)  # type: ignore[arg-type]
     with pytest.raises(UntrustedSignature, match="other keys"):
         hospital.take(vendor.medium)
 
@@ -346,7 +347,7 @@ def test_fast_forward_attack_is_recovered_from_with_new_keys(vendor: Vendor, hos
     thief = tmp_path / "thief"
     shutil.copytree(vendor.folder, thief)
     stolen = Repository(thief)
-    online = stolen._online()
+    online = stolen._folder.online()
     for role in (online.targets, online.snapshot, online.timestamp):
         role.signed.version = 2**31
     stolen._write(vendor.repository.policy, online, [vendor.release], NOW)
@@ -373,7 +374,7 @@ def test_a_root_that_expired_is_renewed_by_a_newer_one(tmp_path: Path, hospital:
 
 
 def signed_anew(vendor: Vendor, change: Callable[[Online], None]) -> Medium:
-    online = vendor.repository._online()
+    online = vendor.repository._folder.online()
     change(online)
     vendor.repository._write(vendor.repository.policy, online, [vendor.release], NOW)
     return vendor.medium

@@ -311,7 +311,7 @@ def unrevoked(office: Office) -> None:
     """The policy without its revocation, and hashes that fit; nobody has signed them."""
     repository = Repository(office.repository)
     said = replace(repository.policy, bundles={d: replace(b, revoked=None) for d, b in repository.policy.bundles.items()})
-    repository._write(said, repository._online(), [Ed25519PrivateKey.generate()], utc_now())
+    repository._write(said, repository._folder.online(), [Ed25519PrivateKey.generate()], utc_now())
 
 
 def unhashed(office: Office) -> None:
