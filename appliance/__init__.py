@@ -8,12 +8,10 @@ Where to start reading:
 - ``errors.py``    everything that can go wrong, drawn as a tree
 - ``docs/``        the formats (bundle, audit), how to operate it, and why it is as it is
 
-Importing this package does nothing but the lines below. Two libraries read a switch once, when they are imported; so it is
-thrown here, before any module of ours can import them. ONNX Runtime would report home, and gRPC would hand each call through
-threads that wake each other (docs/decisions/0027).
+Importing this package does nothing but the two lines below. ONNX Runtime reports home from Linux by default and
+reads its switch once, when it is imported; so the switch is thrown here, before any module of ours can import it.
 """
 
 import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")

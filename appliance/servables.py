@@ -66,8 +66,10 @@ class Held:
 
     __slots__ = ("_began", "_servable")
 
-    def __enter__(self) -> "Held":
+    def __init__(self) -> None:
         self._servable: Servable | None = None
+
+    def __enter__(self) -> "Held":
         return self
 
     def hold(self, servable: Servable) -> None:

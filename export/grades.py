@@ -156,7 +156,7 @@ def _unknown(found: Calibration) -> Finding:
     worst = max(tried, key=lambda result: result.fpr95)
     unfitted = ""
     if found.unknown_unfitted:
-        unfitted = f" Not tried, as it cannot be fitted here: {', '.join(found.unknown_unfitted)}."
+        unfitted = f" Could not be fitted here, so not tried: {', '.join(found.unknown_unfitted)}."
     return Finding(
         "amber" if worst.fpr95 > PASSING_MAX else "ok",
         about,

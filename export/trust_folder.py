@@ -37,7 +37,7 @@ class Online:
 
 
 class Folder:
-    """Where the files of a repository are, and what those there say. What is written is not looked at."""
+    """Where the files of a repository are, and what those there say."""
 
     def __init__(self, path: Path) -> None:
         self.metadata, self.targets, self.pending = path / "metadata", path / "targets", path / "root.pending"

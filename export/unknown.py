@@ -76,6 +76,8 @@ def choose(known: Rows, strange: Mapping[str, Rows], wanted: str | None = None) 
         CalibrationError: a label has too few images, or the embedding says nothing.
     """
     _require_enough(known)
+    if wanted is None:
+        _require_spread(known)
     fitting = halves(known.labels)
     fitted_on, held_out = known.where(fitting), known.where(~fitting)
     asked = [method for method in UNKNOWN_METHODS if method != "nearest" or method == wanted]
@@ -211,9 +213,14 @@ def _require_enough(known: Rows) -> None:
         )
     if not np.isfinite(known.embedding).all():
         raise CalibrationError("The embedding of a validation case is not a number.")
-    fitting = halves(known.labels)
-    points, labels = known.embedding[fitting], known.labels[fitting]
+    points = known.embedding[halves(known.labels)]
     if not (points != points[0]).any():
         raise CalibrationError("The embedding does not vary between cases, so it cannot tell the unknown.")
+
+
+def _require_spread(known: Rows) -> None:
+    """Within labels: else whatever differs in the least would be unknown. Who asks for a method may want just that."""
+    fitting = halves(known.labels)
+    points, labels = known.embedding[fitting], known.labels[fitting]
     if not any((own != own[0]).any() for own in (points[labels == label] for label in np.unique(labels))):
         raise CalibrationError("The embedding does not vary between cases of a label, so it cannot tell the unknown.")

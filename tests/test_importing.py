@@ -61,6 +61,31 @@ def test_the_package_switches_telemetry_off_and_loads_nothing(tmp_path: Path) ->
     assert [name for name in found["modules"] if name.startswith("appliance")] == ["appliance"]
 
 
+_COMMAND = """
+import os, sys
+from appliance import cli
+cli.group.main = lambda *a, **k: print(os.environ["GRPC_EXPERIMENTS"], "grpc" in sys.modules)
+cli.main([])
+"""
+_CLIENT = "import os, appliance.client; print(os.environ.get('GRPC_EXPERIMENTS'))"
+
+
+@pytest.mark.parametrize(
+    ("program", "before", "said"),
+    [
+        (_COMMAND, {}, "-event_engine_listener False"),
+        (_COMMAND, {"GRPC_EXPERIMENTS": "a"}, "a False"),
+        (_CLIENT, {}, "None"),
+    ],
+)
+def test_commands_choose_grpcs_threads_before_grpc_is_there_and_importing_the_client_does_not(
+    program: str, before: dict[str, str], said: str
+) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "GRPC_EXPERIMENTS"} | before
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == said
+
+
 @pytest.mark.parametrize(("module", "unwanted"), [
     ("appliance.client", {"numpy", "onnxruntime", "onnx", "PIL", "prometheus_client", "torch"}),
     ("appliance.cli", {"numpy", "onnxruntime", "onnx", "PIL", "grpc", "prometheus_client", "torch", "cryptography"}),

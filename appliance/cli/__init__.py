@@ -66,6 +66,7 @@ def group() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits. Our own errors become a sentence on stderr and their exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else every broken handshake of a stranger is a line on stderr
+    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")  # fewer threads for a call: docs/decisions/0027
     try:
         group.main(arguments, prog_name="appliance", standalone_mode=False)
     except click.exceptions.Abort:

@@ -184,7 +184,7 @@ class Batcher:
             self._gather_company()
         try:
             return await job.future
-        except BaseException:  # its caller gave up; where it failed it has left
+        except BaseException:  # its caller gave up, or a piece of it failed: what still waits leaves
             with self._wake:
                 self._queue.cancel(ticket)
             raise

@@ -25,8 +25,9 @@ from appliance.model.inputs import DTYPES, Rows
 _CUDA = "CUDAExecutionProvider"
 # On CUDA: nothing is searched for at run time, so that a shape costs the same each time, and memory grows by what is asked.
 _OPTIONS = {_CUDA: {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}}
-BATCH_S_MAX = 0.25  # on a processor: so long, at most, an urgent image waits for the batch before it
-RUNS_S_MAX, RUNS_MAX = 0.1, 5  # for one size
+# About so long a batch may take, unless it is a single row: an urgent image waits for the batch before it, and for its own.
+BATCH_S_MAX = 0.15
+RUNS_S_MAX, RUNS_MAX = 0.3, 5  # for one size: several, since a model is often loaded while another one works
 TOGETHER_S = 0.5
 # So long a batch may keep the event loop from all else; where at least so many rows take no longer, it is quick.
 IN_LOOP_S_MAX, IN_LOOP_ROWS_MIN = 0.00025, 4
@@ -207,16 +208,16 @@ class Session:
         Raises:
             RefusedGraph: it cannot be run.
         """
-        seconds = dict[int, float]()
+        seconds, before = dict[int, float](), 0
         try:
             for size in buckets(self._rows_max):
-                if not self._pads and seconds and 2 * max(seconds.values()) > BATCH_S_MAX:
-                    break  # the next one is twice as large
-                seconds[size] = self._seconds(self.rows(size))
+                if not self._pads and before and seconds[before] / before * size > BATCH_S_MAX:
+                    break
+                seconds[size], before = self._seconds(self.rows(size)), size
         except Exception as error:  # as in open_session
             raise RefusedGraph("The runtime cannot run the graph.") from error
-        best = max(size / taken for size, taken in seconds.items())
-        worth = max(size for size, taken in seconds.items() if size / taken >= best * AS_FAST)
+        rates = {size: size / taken for size, taken in seconds.items() if taken <= BATCH_S_MAX or size == 1}
+        worth = max(size for size, rate in rates.items() if rate >= max(rates.values()) * AS_FAST)
         self.measured = Measured(seconds, worth)
 
     def _seconds(self, rows: Rows) -> float:

@@ -1,8 +1,8 @@
 """``ModelInfer``: from a message to what is asked, and from an answer to its message.
 
-A client's next request differs from its last in little but the tensor. So what the rest says is read once and remembered,
-and so is what all answers to it have in common. A request whose contents are typed is not remembered: they may be a
-patient's words, and must be gone when the call is.
+A client's next request differs from its last in little but the tensor. So what the rest of one says that was answered is
+remembered, as long as it has no word of the caller's own: contents, references and other parameters may be about a patient,
+and must be gone when the call is. What all such answers have in common is remembered, too.
 """
 
 import struct
@@ -20,7 +20,7 @@ from appliance.oip import open_inference_pb2 as pb
 from appliance.predict import Prediction, Request
 from appliance.server import wire
 
-REMEMBERED_BYTES_MAX = 512
+REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 256, 512
 DIMENSIONS_MAX = 8
 TIMEOUT_US_MAX = 3_600_000_000
 _LENGTH = struct.Struct("<I")
@@ -51,7 +51,8 @@ class Tensor:
 class Asked:
     """Everything a message says but its raw contents. ``outputs`` are names, each with how many classes of it are wanted.
 
-    ``wrong`` is a sentence where the message cannot be used, for the call's record to say.
+    ``wrong`` is a sentence where the message cannot be used, for the call's record to say. ``header`` are the bytes that say
+    all this, where they may be remembered; otherwise it is empty.
     """
 
     id: str = ""
@@ -62,6 +63,7 @@ class Asked:
     priority: Priority = Priority.ROUTINE
     patience_s: float | None = None
     wrong: str = ""
+    header: bytes = b""
 
     def request(self, raw: Sequence[memoryview]) -> Request:
         """What is asked for. Only the protocol is looked at here; shapes and sizes are the model's to judge.
@@ -86,8 +88,8 @@ class Asked:
     def answer(self, prediction: Prediction) -> bytes:
         """The outputs that were asked for, all of them where none was named, and the receipt."""
         model, rows = prediction.model, len(prediction.judgement.decisions)
-        wanted = dict(self.outputs) or dict.fromkeys(model.outputs, 0)
-        chosen = tuple([(name, wanted[name]) for name in model.outputs if name in wanted])
+        wanted, labels = dict(self.outputs) or dict.fromkeys(model.outputs, 0), len(model.manifest.labels)
+        chosen = tuple([(name, min(wanted[name], labels)) for name in model.outputs if name in wanted])
         response = pb.ModelInferResponse(
             id=self.id,
             raw_output_contents=[
@@ -98,18 +100,31 @@ class Asked:
         response.parameters["log_index"].int64_param = prediction.receipt.index
         response.parameters["leaf_hash"].string_param = prediction.receipt.leaf_hash.hex()
         # Protobuf reads two messages in a row as one with the fields of both.
-        common = _common(model.name, str(model.version), model.digest, chosen, len(model.manifest.labels), rows)
+        common = _common(model.name, str(model.version), model.digest, chosen, labels, rows)
         return common + response.SerializeToString()
 
 
-def read(data: bytes) -> tuple[Asked, Sequence[memoryview]]:
-    """What is asked, and the raw contents as they lie in the message."""
-    try:
-        header, raw = wire.split(data)
-        known = _remembered(header) if raw and len(header) <= REMEMBERED_BYTES_MAX else None
-        return known or _asked(_parse(header)), raw
-    except InvalidInput as error:
-        return Asked(wrong=str(error)), ()
+class Reader:
+    """Reads messages, and remembers what those that were answered have said. Use from one event loop."""
+
+    def __init__(self) -> None:
+        self._remembered: dict[bytes, Asked] = {}
+
+    def read(self, data: bytes) -> tuple[Asked, Sequence[memoryview]]:
+        """What is asked, and the raw contents as they lie in the message."""
+        try:
+            header, raw = wire.split(data)
+            return self._remembered.get(header) or _asked(header), raw
+        except InvalidInput as error:
+            return Asked(wrong=str(error)), ()
+
+    def remember(self, asked: Asked) -> None:
+        """Hears that the model it names has answered this, so its names are the model's and not somebody's free text."""
+        if not asked.header or asked.header in self._remembered:
+            return
+        if len(self._remembered) >= REMEMBERED_MAX:
+            del self._remembered[next(iter(self._remembered))]  # the oldest
+        self._remembered[asked.header] = asked
 
 
 def version_of(text: str) -> int:
@@ -126,21 +141,12 @@ def outputs_of(names: Iterable[str], classes: int) -> list[tuple[str, str, list[
     return [(name, kinds.get(name, "FP32"), shapes.get(name, [])) for name in names]
 
 
-def _parse(header: bytes) -> pb.ModelInferRequest:
+def _asked(header: bytes) -> Asked:
+    """Raises InvalidInput where the bytes are no message at all."""
     try:
-        return pb.ModelInferRequest.FromString(header)
+        request = pb.ModelInferRequest.FromString(header)
     except DecodeError:
         raise wire.not_a_request() from None
-
-
-@lru_cache(maxsize=4096)
-def _remembered(header: bytes) -> Asked | None:
-    """None for one that holds contents, of a text say, beside the raw ones: what is remembered outlives its call."""
-    request = _parse(header)
-    return None if any(tensor.HasField("contents") for tensor in request.inputs) else _asked(request)
-
-
-def _asked(request: pb.ModelInferRequest) -> Asked:
     try:
         inputs = tuple([_tensor(i + 1, tensor) for i, tensor in enumerate(request.inputs)])
         if not inputs:
@@ -148,9 +154,22 @@ def _asked(request: pb.ModelInferRequest) -> Asked:
         outputs = tuple([(output.name, _classes(output)) for output in request.outputs])
         priority, patience_s = _parameters(request.parameters)
         version = version_of(request.model_version)
-        return Asked(request.id, request.model_name, version, inputs, outputs, priority, patience_s)
     except InvalidInput as error:
         return Asked(request.id, wrong=str(error))
+    kept = header if len(header) <= REMEMBERED_BYTES_MAX and not _has_own_words(request, header) else b""
+    return Asked(request.id, request.model_name, version, inputs, outputs, priority, patience_s, header=kept)
+
+
+def _has_own_words(request: pb.ModelInferRequest, header: bytes) -> bool:
+    """Whether the bytes of a message that is in order hold more than names, numbers and our own parameters."""
+    request.DiscardUnknownFields()
+    return bool(
+        request.id
+        or set(request.parameters) - {"timeout", "priority"}
+        or any(tensor.HasField("contents") or tensor.parameters for tensor in request.inputs)
+        or any(set(output.parameters) - {"classification"} for output in request.outputs)
+        or request.SerializeToString(deterministic=True) != header  # what is unknown, or was said twice
+    )
 
 
 def _tensor(number: int, tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
@@ -213,7 +232,7 @@ def _number(parameter: pb.InferParameter) -> int | None:
     return int(getattr(parameter, field)) if field in ("int64_param", "uint64_param") else None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=REMEMBERED_MAX)
 def _common(name: str, version: str, digest: str, chosen: tuple[tuple[str, int], ...], classes: int, rows: int) -> bytes:
     """What all answers with these outputs and so many rows have in common, serialised."""
     response = pb.ModelInferResponse(model_name=name, model_version=version)
@@ -221,7 +240,7 @@ def _common(name: str, version: str, digest: str, chosen: tuple[tuple[str, int],
     wanted = dict(chosen)
     for output, kind, shape in outputs_of(wanted, classes):
         if wanted[output]:
-            response.outputs.add(name=output, datatype="BYTES", shape=[rows, min(wanted[output], classes)])
+            response.outputs.add(name=output, datatype="BYTES", shape=[rows, wanted[output]])
         else:
             response.outputs.add(name=output, datatype=kind, shape=[rows, *shape])
     return response.SerializeToString()

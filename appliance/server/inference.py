@@ -33,7 +33,7 @@ class Inference:
     """The service's methods by name; ``handler`` is what a gRPC server is given."""
 
     def __init__(self, desk: Desk, product_version: str) -> None:
-        self._desk, self._product_version = desk, product_version
+        self._desk, self._product_version, self._reader = desk, product_version, infer.Reader()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Every method of the protocol; those that are not ours to give refuse, on record like any other call."""
@@ -48,10 +48,12 @@ class Inference:
         return handler_of(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"], method, raw)
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
-        asked, raw = infer.read(data)
+        asked, raw = self._reader.read(data)
 
         async def work(call: Call) -> bytes:
-            return asked.answer(await predict(self._desk, call, partial(asked.request, raw)))
+            prediction = await predict(self._desk, call, partial(asked.request, raw))
+            self._reader.remember(asked)
+            return asked.answer(prediction)
 
         return await answer(context, f"/{SERVICE}/ModelInfer", work, asked.id)
 

@@ -125,6 +125,13 @@ def test_one_wrong_answer_of_one_is_no_pattern(findings: Findings) -> None:
     assert graded(low, "Accepted, by label", (replace(good[0], accepted=1, accepted_wrong=1), *good[1:])) == "ok"
 
 
+def test_ways_to_tell_the_unknown_that_could_not_be_tried_are_told(findings: Findings) -> None:
+    without = replace(findings.calibration, unknown_unfitted=("relative_mahalanobis", "vim"))
+    for made, named in ((findings.calibration, False), (without, True)):
+        told = of_model(made, findings.by_label, findings.manifest.labels)[-1].sentence
+        assert told.endswith(" Could not be fitted here, so not tried: relative_mahalanobis, vim.") == named
+
+
 def test_a_label_that_is_never_accepted_is_told(findings: Findings) -> None:
     good = tuple(OfLabel(130, 128, interval(128, 130), 100, 0) for _ in range(10))
     told = of_model(findings.calibration, (replace(good[0], accepted=0), *good[1:]), findings.manifest.labels)[3]

@@ -213,6 +213,16 @@ def test_embedding_that_says_nothing_is_refused(embedding: NDArray[np.float32], 
         unknown.choose(Rows(embedding, np.zeros((200, 2), np.float32), np.arange(200) % 2), {})
 
 
+def test_embedding_that_is_alike_within_labels_is_for_those_who_ask_for_a_method() -> None:
+    labels = np.arange(200) % 2
+    collapsed = Rows(np.eye(3, dtype=np.float32)[labels], np.eye(2, dtype=np.float32)[labels] * 5, labels)
+    far = {"far": Rows(np.full((9, 3), 7, np.float32), np.zeros((9, 2), np.float32), np.zeros(9, np.int64))}
+    assert {result.auroc for result in unknown.choose(collapsed, far, "nearest").results} == {1.0}
+    for wanted in (None, "mahalanobis"):
+        with pytest.raises(CalibrationError, match="does not vary between cases of a label"):
+            unknown.choose(collapsed, far, wanted)
+
+
 def test_method_that_cannot_be_fitted_refuses_nobody_who_did_not_ask_for_it() -> None:
     """Two labels, one of which embeds alike each time: leaving the other out leaves nothing to measure by."""
     random = np.random.default_rng(2)
