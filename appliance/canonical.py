@@ -81,11 +81,9 @@ def _check(value: object, depth: int) -> None:
         for key, item in value.items():
             if not (isinstance(key, str) and key.isascii()):
                 raise TypeError("keys are ASCII strings")
-            if type(item) not in _PLAIN:
-                _check(item, depth + 1)
+            _check(item, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            if type(item) not in _PLAIN:
-                _check(item, depth + 1)
+            _check(item, depth + 1)
     elif not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} has no canonical form")
