@@ -24,6 +24,7 @@ REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 256, 512
 DIMENSIONS_MAX = 8
 TIMEOUT_US_MAX = 3_600_000_000
 _LENGTH = struct.Struct("<I")
+_NO_CONTENTS = pb.InferTensorContents()
 # Where a tensor's typed contents are. FP16 has none: it is raw.
 _TYPED = {
     "BOOL": "bool_contents",
@@ -187,7 +188,7 @@ def _tensor(number: int, tensor: pb.ModelInferRequest.InferInputTensor) -> Tenso
 def _content(i: int, tensor: Tensor, raw: memoryview | None) -> Content:
     if raw is not None and tensor.typed is not None:
         raise InvalidInput("An input's contents must be given once, raw or typed.")
-    typed = pb.InferTensorContents() if tensor.typed is None else tensor.typed
+    typed = _NO_CONTENTS if tensor.typed is None else tensor.typed
     if tensor.datatype == "BYTES":
         elements = typed.bytes_contents if raw is None else _split_bytes(raw)
         if len(elements) != tensor.shape[0] or any(size != 1 for size in tensor.shape[1:]):

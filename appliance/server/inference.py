@@ -19,7 +19,7 @@ from appliance.load import LoadedModel
 from appliance.oip import open_inference_pb2 as pb
 from appliance.predict import Call, Desk, about, inquire, predict
 from appliance.servables import Servable
-from appliance.server import infer
+from appliance.server import infer_messages
 from appliance.server.status import Context, Method, answer, handler_of, not_a_message, or_refused
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Inference:
     """The service's methods by name; ``handler`` is what a gRPC server is given."""
 
     def __init__(self, desk: Desk, product_version: str) -> None:
-        self._desk, self._product_version, self._reader = desk, product_version, infer.Reader()
+        self._desk, self._product_version, self._reader = desk, product_version, infer_messages.Reader()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Every method of the protocol; those that are not ours to give refuse, on record like any other call."""
@@ -145,7 +145,7 @@ class Inference:
         """Answers what is asked of one model; an empty version is the active one."""
 
         def ask() -> tuple[str, int]:
-            return request.name, infer.version_of(request.version)
+            return request.name, infer_messages.version_of(request.version)
 
         return await answer(context, f"/{SERVICE}/{name}", lambda call: about(self._desk, call, ask, work))
 
@@ -222,4 +222,4 @@ def _inputs(model: LoadedModel) -> list[tuple[str, str, tuple[int, ...]]]:
 
 def _outputs(model: LoadedModel) -> list[tuple[str, str, list[int]]]:
     """The same of each output."""
-    return infer.outputs_of(model.outputs, len(model.manifest.labels))
+    return infer_messages.outputs_of(model.outputs, len(model.manifest.labels))

@@ -13,7 +13,7 @@ from appliance.errors import InvalidInput
 from appliance.model.decision import Decision, Judgement
 from appliance.oip import open_inference_pb2 as pb
 from appliance.predict import Prediction
-from appliance.server.infer import REMEMBERED_MAX, Asked, Reader
+from appliance.server.infer_messages import REMEMBERED_MAX, Asked, Reader
 from tests.isolation.desk import model
 
 SHAPE = (2, 3)
