@@ -17,13 +17,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, TargetFile
 from tuf.api.serialization.json import JSONSerializer
 
 from appliance.bundle import policy as policies
-from appliance.bundle.policy import (
-    FILE_NAME,
-    ROOT_DESKS,
-    Listing,
-    Policy,
-    encode_desks,
-)
+from appliance.bundle.policy import FILE_NAME, ROOT_DESKS, Listing, Policy, encode_desks
 from appliance.bundle.signature import KeyRing, SigningKey, VerifyingKey, algorithm, key_ring
 from appliance.errors import ConfigError, NotAdmitted, UntrustedSignature
 from export.proposed import ONLINE, Proposed
@@ -70,7 +64,7 @@ class Repository:
             ConfigError: there is no repository.
             UntrustedSignature: it is not what its keys have signed, or was not published since they changed.
         """
-        root = self._folder.roots()[-1]
+        root = self._folder.newest_root()
         said = self._folder.said(self._folder.online([root]))
         said.require_within(*desks(root))
         return said
@@ -91,9 +85,10 @@ class Repository:
     @property
     def fresh_until(self) -> datetime:
         """The earliest expiry among the four roles. Raises ConfigError."""
-        online = self._folder.online()
+        roots = self._folder.roots()
+        online = self._folder.online(roots)
         return min(
-            self._folder.roots()[-1].expires,
+            roots[-1].expires,
             online.targets.signed.expires,
             online.snapshot.signed.expires,
             online.timestamp.signed.expires,
@@ -165,7 +160,7 @@ class Repository:
         """
         if self._folder.pending.exists():
             raise ConfigError("a root is waiting for its signatures already: python -m export trust sign")
-        before = self._folder.roots()[-1]
+        before = self._folder.newest_root()
         changed = _changed(before, authority, now + timedelta(days=self._lifetimes.root))
         if not _among(signers, changed, "root", before):
             raise ConfigError(_NO_ROOT_KEY)
@@ -184,7 +179,7 @@ class Repository:
         root = self._folder.pending_root()
         if root.signed.version != self.root_version + 1:
             raise NotAdmitted("The root that waits for signatures is not the next one of this repository.")
-        if not _among(signers, root.signed, "root", self._folder.roots()[-1] if root.signed.version > 1 else None):
+        if not _among(signers, root.signed, "root", self._folder.newest_root() if root.signed.version > 1 else None):
             raise ConfigError(_NO_ROOT_KEY)
         return self._place_root(root, signers, agree)
 
@@ -194,7 +189,7 @@ class Repository:
         self, root: Metadata[Root], signers: Sequence[SigningKey], agree: Callable[[Proposed], None] | None = None
     ) -> int:
         """Signs a root with those signers that count for it, and puts it in place once they are enough."""
-        before = None if root.signed.version == 1 else self._folder.roots()[-1]
+        before = None if root.signed.version == 1 else self._folder.newest_root()
         if agree is not None:
             agree(Proposed(root, before, self.root_fingerprint if before else None))
         for signer in _among(signers, root.signed, "root", before):
@@ -214,18 +209,17 @@ class Repository:
         policies.decode(said)  # whatever a site would refuse is refused before it is signed
         target = TargetFile.from_data(FILE_NAME, said, ["sha256"])
         targets, snapshot, timestamp = (online.targets.signed, online.snapshot.signed, online.timestamp.signed)
+        place = self._folder
         targets.targets = {FILE_NAME: target}
-        files = {self._folder.targets / f"{target.hashes['sha256']}.{FILE_NAME}": said}
+        files = {place.targets / f"{target.hashes['sha256']}.{FILE_NAME}": said}
         made = self._sign(online.targets, self._lifetimes.targets, signers, now)
-        files[self._folder.metadata / f"{targets.version}.targets.json"] = made
+        files[place.metadata / f"{targets.version}.targets.json"] = made
         snapshot.meta = {"targets.json": MetaFile.from_data(targets.version, made, ["sha256"])}
         made = self._sign(online.snapshot, self._lifetimes.timestamp, signers, now)
-        files[self._folder.metadata / f"{snapshot.version}.snapshot.json"] = made
+        files[place.metadata / f"{snapshot.version}.snapshot.json"] = made
         timestamp.snapshot_meta = MetaFile.from_data(snapshot.version, made, ["sha256"])
-        files[self._folder.metadata / "timestamp.json"] = self._sign(
-            online.timestamp, self._lifetimes.timestamp, signers, now
-        )
-        self._folder.write(files)
+        files[place.metadata / "timestamp.json"] = self._sign(online.timestamp, self._lifetimes.timestamp, signers, now)
+        place.write(files)
 
     def _sign(self, role: Metadata[Any], days: int, signers: Sequence[SigningKey], now: datetime) -> bytes:
         role.signed.version += bool(role.signatures)  # a new one has the first version, and no signature yet

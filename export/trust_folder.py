@@ -73,6 +73,10 @@ class Folder:
             raise ConfigError("there is no trust repository in this folder, or its root lacks signatures")
         return roots
 
+    def newest_root(self) -> Root:
+        """The root that counts. Raises ConfigError, UntrustedSignature."""
+        return self.roots()[-1]
+
     def online(self, roots: Sequence[Root] | None = None) -> Online:
         """The three roles, as the release keys of the newest root have signed them; or, until somebody publishes under
         that one, those of an earlier root. Raises ConfigError, UntrustedSignature.

@@ -76,10 +76,10 @@ def choose(known: Rows, strange: Mapping[str, Rows], wanted: str | None = None) 
         CalibrationError: a label has too few images, or the embedding says nothing.
     """
     _require_enough(known)
-    if wanted is None:
-        _require_spread(known)
     fitting = halves(known.labels)
     fitted_on, held_out = known.where(fitting), known.where(~fitting)
+    if wanted is None:
+        _require_spread(fitted_on)
     asked = [method for method in UNKNOWN_METHODS if method != "nearest" or method == wanted]
     detectors = _fitted(asked, fitted_on, wanted)
     methods = list(detectors)
@@ -218,9 +218,8 @@ def _require_enough(known: Rows) -> None:
         raise CalibrationError("The embedding does not vary between cases, so it cannot tell the unknown.")
 
 
-def _require_spread(known: Rows) -> None:
+def _require_spread(rows: Rows) -> None:
     """Within labels: else whatever differs in the least would be unknown. Who asks for a method may want just that."""
-    fitting = halves(known.labels)
-    points, labels = known.embedding[fitting], known.labels[fitting]
-    if not any((own != own[0]).any() for own in (points[labels == label] for label in np.unique(labels))):
+    of_labels = (rows.embedding[rows.labels == label] for label in np.unique(rows.labels))
+    if not any((own != own[0]).any() for own in of_labels):
         raise CalibrationError("The embedding does not vary between cases of a label, so it cannot tell the unknown.")

@@ -217,7 +217,8 @@ class Session:
         except Exception as error:  # as in open_session
             raise RefusedGraph("The runtime cannot run the graph.") from error
         rates = {size: size / taken for size, taken in seconds.items() if taken <= BATCH_S_MAX or size == 1}
-        worth = max(size for size, rate in rates.items() if rate >= max(rates.values()) * AS_FAST)
+        best = max(rates.values())
+        worth = max(size for size, rate in rates.items() if rate >= best * AS_FAST)
         self.measured = Measured(seconds, worth)
 
     def _seconds(self, rows: Rows) -> float:
